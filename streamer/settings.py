@@ -8,7 +8,6 @@ silently ignored would be noticed only in production. A test compares ``docs/ope
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from streamer.settings_observe import NO_OBSERVE_LIMITS, ObserveSettings
 from streamer.settings_pages import PageSettings
 from streamer.settings_sensors import SensorSettings
 from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
+from streamer.spelling import nearest
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
@@ -375,8 +375,8 @@ def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:
     for name, written in found.items():
         if name in Settings.model_fields:
             continue
-        near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
-        shown = (prefix + near[0].upper() if prefix else near[0]) if near else ""
+        near = nearest(name, Settings.model_fields)
+        shown = prefix + near.upper() if prefix else near
         problems.append(f"unknown setting {written}" + (f": did you mean {shown}?" if near else ""))
     if problems:
         raise SettingsError("\n".join(problems) + "\n(streamer serve --print-config lists every setting)")

@@ -137,7 +137,8 @@ class ParquetOutput(LongOutput):
         import pyarrow as pa
         from pyarrow import parquet
 
-        streams, begun, ahead, times, quantiles = zip(*self.rows(), strict=True) if self._kept else ([],) * 5
+        rows = list(self.rows())  # none of streams that have had no value
+        streams, begun, ahead, times, quantiles = zip(*rows, strict=True) if rows else ([],) * 5
         moment = pa.timestamp("us", "UTC") if timed else pa.float64()
 
         def moments(found: Sequence[float | None]) -> pa.Array:

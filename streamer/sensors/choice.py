@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from streamer.names import name_of
 from streamer.sensors.ingest import Fleet
 
-__all__ = ["AmbiguousError", "NoSensorsError", "fleet_of_columns", "fleet_of_name"]
+__all__ = ["AmbiguousError", "NoSensorsError", "fleet_of_columns", "fleet_of_name", "other_kind"]
 
 
 class NoSensorsError(LookupError):
@@ -38,6 +38,24 @@ def fleet_of_columns(fleets: Mapping[str, Fleet], model: str | None, columns: Co
     if len(fitting) > 1:
         raise AmbiguousError(f"the columns fit several models: name one of {_names(fitting)} (model=NAME)")
     return fitting[0]
+
+
+def other_kind(fleets: Mapping[str, Fleet], fleet: Fleet, columns: Collection[str]) -> str:
+    """Why a line of these ``columns`` does not belong to ``fleet``, to which the first line of its request does; empty
+    if it does. A request is one batch of one model."""
+    try:
+        found: Fleet | None = fleet_of_columns(fleets, None, columns)
+    except LookupError:
+        found = None
+    if found is fleet:
+        return ""
+    name, apart = fleet.model.manifest.name, "send lines of two kinds in two requests"
+    if found is not None and found.layout.variables:
+        other = found.model.manifest.name
+        return f"is a row of {other}, the first line is one for {name}: {apart}"
+    absent = [variable for variable in fleet.layout.variables if variable not in columns]
+    more = f" (with model={name} absent ones count as missing)" if len(absent) < len(fleet.layout.variables) else ""
+    return f"is no row of {name}, as the first line is, without {', '.join(absent)[:200]}{more}: {apart}"
 
 
 def fleet_of_name(fleets: Mapping[str, Fleet], name: str) -> Fleet | None:

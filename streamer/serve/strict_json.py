@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any, NoReturn
 
+from streamer.json_words import json_trouble
+
 __all__ = ["strict_json"]
 
 
@@ -16,6 +18,10 @@ def strict_json(data: bytes) -> Any:
         return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except ValueError as error:
+        if (why := json_trouble(error)) == str(error):
+            raise
+        raise ValueError(why) from None
 
 
 def _no_constant(name: str) -> NoReturn:

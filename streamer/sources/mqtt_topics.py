@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+from streamer.json_words import json_trouble
 from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
 from streamer.sensors.columns import LARGEST, Reading, Row
 from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Sentinels
@@ -164,7 +165,7 @@ class Subscription:
             try:
                 parsed = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise MalformedError("json", f"is not JSON: {error}") from None
+                raise MalformedError("json", f"is not JSON: {json_trouble(error)}") from None
         elif self.time is not None or (self.paths and text.lower() not in MISSING and text.lower() not in self.missing):
             raise MalformedError("json", f"is not a JSON object: {text[:40]!r}")
         return parsed

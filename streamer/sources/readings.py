@@ -8,10 +8,11 @@ import gzip
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from streamer.names import check_name
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
 from streamer.sources.followed import FollowedFile
@@ -60,6 +61,11 @@ class Readings:
         follow: bool = False,
     ) -> None:
         self.name, self.columns = name, columns
+        #: Says why a line of some columns does not belong to this input; ``None``: every line does. Empty: it does.
+        self.strange: Callable[[Collection[str]], str] | None = None
+        #: The name for the values of lines that name no stream, which then must be of one column; empty: the column's.
+        self.stream = ""
+        self._column = ""
         self._plain = plain
         self.report = TableReport(name, complain)
         self._followed = _follow(name) if follow else None
@@ -130,7 +136,10 @@ class Readings:
                 name = names.get(whose)
                 if name is None:
                     try:
-                        name = self._found.named(row, column)
+                        name = self._alone(column) if self.stream and row.stream is None else None
+                        name = name or self._found.named(row, column)
+                    except SourceError:
+                        raise
                     except ValueError as error:
                         self.report.cell(self._text.number, column[:40], str(error))
                         continue
@@ -138,6 +147,15 @@ class Readings:
                         names.clear()
                     names[whose] = name
                 yield Reading(name, row.time, value)
+
+    def _alone(self, column: str) -> str:
+        """The name for a column's values, if it is the only column. Raises :class:`SourceError` if it is not."""
+        if self._column not in ("", column):
+            what = f"is given to several columns ({self._column[:40]} and {column[:40]})"
+            advice = "leave ?stream= out, or choose one with ?value="
+            raise SourceError(f"{self.name}: one name, {self.stream[:40]!r}, {what}: {advice}")
+        self._column = column
+        return check_name(self.stream)
 
     def rows(self) -> Iterator[Row]:
         """One row a line, with the stream separate from the columns."""
@@ -163,6 +181,9 @@ class Readings:
             found.insert(0, f"{text.foreign} {lines} not UTF-8, read as cp1252, the first: line {line}, {shown!r}")
         return found
 
+    def _strange(self, names: Collection[str]) -> str:
+        return "" if self.strange is None else self.strange(names)
+
     def _begin(self) -> None:
         """Read the beginning. Raises :class:`SourceError`, the same one on every call."""
         if self._refused is not None:
@@ -186,7 +207,7 @@ class Readings:
             return
         begun = first.lstrip("\x1e \t\ufeff")
         if begun[:1] in ("{", "["):
-            objects = Objects(text, self.report, lambda: self.columns)
+            objects = Objects(text, self.report, lambda: self.columns, self._strange)
             objects.begin()
             self._found = objects
         elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
@@ -197,7 +218,7 @@ class Readings:
             for pattern, what in STRANGERS:
                 if pattern.fullmatch(first):
                     raise SourceError(what)
-            table = SourceTable(text, self.report, lambda: self.columns, self.whole)
+            table = SourceTable(text, self.report, lambda: self.columns, self.whole, self._strange)
             table.begin(self.columns.names)
             self._found = table
 

@@ -142,8 +142,11 @@ def test_parquet(table: Path, tmp_path: Path) -> None:
         assert row["time"] == datetime.fromisoformat(line["time"])
         assert row["0.5"] == pytest.approx(float(line["0.5"]), rel=1e-5)
     (tmp_path / "none.csv").write_text("time,a\n1772323200,\n")
-    streamer("forecast", "--model", MODEL, "--parquet", path, tmp_path / "none.csv")
-    assert pyarrow.parquet.read_table(path).num_rows == 0
+    (tmp_path / "none.json").write_text('{"time": 1772323200, "a": null}')
+    for name in ("none.csv", "none.json"):
+        path.unlink()
+        assert b"internal" not in streamer("forecast", "--model", MODEL, "--parquet", path, tmp_path / name).stderr
+        assert pyarrow.parquet.read_table(path).num_rows == 0
 
 
 @pytest.mark.long

@@ -194,3 +194,19 @@ def test_a_reading_is_small() -> None:
 def test_a_comment_that_is_no_header_and_no_quote_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no header: give --columns value,value2"):
         read(tmp_path, '# "a"b, c\n1,2\n')
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["2024-05-01 00:00 1 2", "2024-05-01T00:00 1", "01/05/2024 1", "01.05.2024 1", "12:00 1", "a 1 2", "May 1 00:00 3"],
+)
+def test_the_line_of_a_table_is_no_topic(line: str) -> None:
+    source = Readings("-", Columns(), lambda text: None, f"{line}\n{line}\n".encode(), plain=True)
+    with pytest.raises(SourceError, match="no header: give --columns"):
+        list(source)
+
+
+@pytest.mark.parametrize("topic", ["pump", "pump1", "home/t", "living room/t", "room 1/t", "/a/1", "zigbee2mqtt/0x00"])
+def test_a_topic_is_a_stream(topic: str) -> None:
+    source = Readings("-", Columns(), lambda text: None, f"{topic} 20.4\n{topic} 20.5\n".encode(), plain=True)
+    assert {reading.stream for reading in source} == {topic}

@@ -110,6 +110,88 @@ def test_a_row_that_can_not_be_read_costs_no_other(sensors: Running) -> None:
     assert look(sensors, "bad", 3)["targets"]["level"]["value"] == 6
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_with_a_model_absent_variables_are_missing(sensors: Running, form: str) -> None:
+    body = b"ts,level,note\n0,7,x\n" if form == "csv" else b'{"ts": 0, "level": 7, "note": "x"}'
+    status, text, _ = post(sensors, f"/v1/readings?model=plant&stream=part.{form}", body)
+    assert (status, json.loads(text)["taken"]) == (200, 1)
+    if form == "csv":
+        assert "no column inflow, outflow: absent variables count as missing" in json.loads(text)["left_out"][0]
+    found = look(sensors, f"part.{form}", 1)["targets"]
+    assert (found["level"]["value"], found["outflow"]["value"]) == (7, None)
+    assert post(sensors, f"/v1/forecast/part.{form}", b"", "DELETE")[0] == 204
+    status, text, _ = post(sensors, "/v1/readings?model=plant", b"ts,note\n0,7\n" if form == "csv" else b'{"note": 7}')
+    assert status == 400
+    assert "level" in text
+
+
+def test_columns_of_a_plant_are_not_chosen(sensors: Running) -> None:
+    for query in ("value=inflow", "model=plant&value=inflow"):
+        status, text, _ = post(sensors, f"/v1/readings?{query}", b"ts,inflow,outflow,level\n0,1,2,3\n")
+        assert status == 400
+        assert "?value= is not for plant: it takes inflow, outflow, level" in json.loads(text)["error"]
+
+
+ROW = {"inflow": 1, "outflow": 2, "level": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "why"),
+    [
+        ("mix1", {"value": 4}, ROW, "line 2: is a row of plant, the first line is one for forecast-online: send"),
+        (
+            "mix2",
+            ROW,
+            {"value": 4},
+            "line 2: is no row of plant, as the first line is, without inflow, outflow, level:",
+        ),
+        (
+            "mix3",
+            ROW,
+            {"inflow": 4, "level": 1},
+            "without outflow (with model=plant absent ones count as missing): send",
+        ),
+        (
+            "mix4",
+            {"inflow": 1, "height": 2},
+            ROW | {"height": 1},
+            "line 2: is a row of plant, the first line is one for",
+        ),
+        ("mix5", {"value": 4}, {"a": {"b": 1}} | ROW, "line 2: is a row of plant"),
+    ],
+)
+def test_lines_of_two_kinds_are_not_mixed(
+    sensors: Running, name: str, first: dict[str, Any], second: dict[str, Any], why: str
+) -> None:
+    lines = [{"ts": 0, "id": name} | first, {"ts": 3600, "id": name} | second, {"ts": 7200, "id": name} | first]
+    body = "\n".join(map(json.dumps, lines)).encode()
+    status, text, _ = post(sensors, "/v1/readings", body)
+    answer = json.loads(text)
+    assert (status, answer["taken"], answer["refused"]) == (400, 2, 1)
+    assert why in answer["errors"][0]
+    assert json.loads(sensors.get(f"/v1/forecast?match={name}*")[1])["streams"] == [name]
+    assert look(sensors, name, 2)["time"] == 7200
+    assert post(sensors, f"/v1/forecast/{name}", b"", "DELETE")[0] == 204
+
+    async def talk() -> dict[str, Any]:
+        async with websockets.connect(f"ws://127.0.0.1:{sensors.port}/v1/sensors") as socket:
+            await socket.send(body.decode())
+            found: dict[str, Any] = json.loads(await socket.recv())
+            return found
+
+    said = asyncio.run(talk())
+    assert (said["readings"], said["refused"]) == (2, 1)
+    assert why in said["errors"][0]
+    assert post(sensors, f"/v1/forecast/{name}", b"", "DELETE")[0] == 204
+
+
+def test_a_second_header_of_another_kind_is_refused(sensors: Running) -> None:
+    status, body, _ = post(sensors, "/v1/readings", b"ts,junk,more\n0,1,1\n9,2,2\nts,inflow,height\n3600,1,2\n")
+    assert status == 400
+    assert "line 4 is a row of tank, the first line is one for forecast-online" in json.loads(body)["error"]
+    assert json.loads(sensors.get("/v1/forecast?match=*junk*")[1])["streams"] == []
+
+
 def test_a_websocket_brings_rows_and_gets_all_targets(sensors: Running) -> None:
     async def talk() -> None:
         async with websockets.connect(f"ws://127.0.0.1:{sensors.port}/v1/sensors") as socket:

@@ -69,9 +69,36 @@ def test_one_name_is_two_sensors(served: Served) -> None:
 
 def test_tokens_of_one_owner_share(served: Served) -> None:
     """One that only writes, for a machine; one that only reads, for a screen."""
-    assert served.post("writer", "shared", 5).status == 200
+    assert served.post("writer", "shared", 5, query="").status == 200
     assert served.ask("writer", "GET", "/v1/forecast/shared").status == 403
     assert json.loads(served.ask("reader", "GET", "/v1/forecast/shared").text)["value"] == 5
+
+
+def test_a_writer_gets_no_forecasts_back(served: Served) -> None:
+    answer = served.post("writer", "blind", 1, 2)
+    assert answer.status == 403
+    assert json.loads(answer.text)["error"].endswith("?forecast=1 needs the scope read")
+    assert "blind" not in served.ask("reader", "GET", "/v1/forecast").text  # nothing was taken
+    for query in ("", "?forecast=0"):
+        answer = served.post("writer", "blind", 1, 2, query=query)
+        assert answer.status == 200
+        assert "quantiles" not in answer.text
+    assert served.ask("writer", "GET", "/v1/history/blind").status == 403
+    assert 'streamer_denied_requests_total{reason="scope"}' in served.ask("admin", "GET", "/metrics").text
+
+
+def test_a_writers_socket_gets_no_forecasts(served: Served) -> None:
+    async def go() -> None:
+        url = f"ws://127.0.0.1:{served.running.port}/v1/sensors"
+        async with connect(url, additional_headers=bearer(served.writer), proxy=None) as socket:
+            await socket.send(f'{{"id":"mute","time":{START},"value":1}}')
+            assert set(json.loads(await socket.recv())) == {"type", "readings", "refused"}
+            await socket.send('{"type":"subscribe","streams":["*"]}')
+            said = json.loads(await socket.recv())
+            assert (said["type"], said["code"]) == ("error", "scope")
+            assert "read" in said["message"]
+
+    asyncio.run(go())
 
 
 @pytest.mark.parametrize("sensor", ["alice\\u001fpump", "alice\\u001f\\u001fpump"])
@@ -87,7 +114,7 @@ def test_nobody_writes_to_anothers_by_its_inner_name(served: Served, sensor: str
 
 def test_the_metrics_page_has_only_ones_own(served: Served) -> None:
     served.post("alice", "private", 1)
-    served.post("writer", "shared", 5)
+    served.post("writer", "shared", 5, query="")
 
     def named(name: str) -> set[str]:
         return set(re.findall(r'streamer_forecast_reading\{stream="([^"]+)"', served.ask(name, "GET", "/metrics").text))

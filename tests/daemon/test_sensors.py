@@ -98,6 +98,16 @@ def test_csv_with_named_columns(sensors: Running) -> None:
     assert forecast(sensors, "csv/1", 2)["value"] == 2.5
 
 
+def test_a_name_for_the_only_column(sensors: Running) -> None:
+    for at, body in enumerate(
+        (b"time,cval\n60,1\n", b'{"time": 120, "cval": 2}', b'{"time": 180, "id": "own", "value": 3}')
+    ):
+        status, text, _ = post(sensors, f"/v1/readings?forecast=1&stream=foo{at}", body)
+        assert status == 200
+        assert json.loads(text)["stream"] == ("own" if at == 2 else f"foo{at}")  # a line that names its own keeps it
+    assert json.loads(sensors.get("/v1/forecast?match=*cval*")[1])["streams"] == []
+
+
 def test_bad_lines_are_told_of_and_the_others_taken(sensors: Running) -> None:
     lines = ndjson([("bad", 0, 1.0)]) + b'{"id": "bad"}\nnonsense\n' + ndjson([("bad", 1, 2.0)])
     status, body, _ = post(sensors, "/v1/readings", lines)

@@ -92,7 +92,7 @@ def test_requests_and_readings(tmp_path: Path, toy: Path, taker: Collector) -> N
     with daemon(tmp_path, toy, resolve("forecast-online"), **traced(taker)) as running:
         rows = "time,level\n" + "".join(f"{60 * n},{n % 7}\n" for n in range(50))
         head = {"Content-Type": "text/csv", **PARENT}
-        assert running.ask("POST", "/v1/readings?token=x", rows.encode(), head).status == 200
+        assert running.ask("POST", "/v1/readings?missing=x", rows.encode(), head).status == 200
         posted = running.ask("POST", "/v1/streams/k?model=toy", noise(2, 0.5), {"Content-Type": RAW})
         assert running.ask("POST", "/v1/streams/k?model=nobody", b"", {}).status == 404
         for path in ("/metrics", "/healthz", "/readyz", "/"):

@@ -227,6 +227,21 @@ CASES = (
         "1",
     ),
     payloads(
+        "topics with spaces",
+        "printf 'living room/t 20.4\\nliving room/t 20.5\\n' | streamer forecast - --json | wc -l",
+        "2 readings",
+        "has no times: readings were counted, one second apart (--step SECONDS)",
+        "2",
+    ),
+    payloads(
+        "a table of spaces without a header, which is no topic",
+        "printf '2024-05-01 00:00 1 2\\n2024-05-01 00:01 2 3\\n' | streamer forecast -",
+        "refused",
+        "no header: give --columns date,time,value,value2 (line 1 holds '2024-05-01', which names no column)",
+        "",
+        2,
+    ),
+    payloads(
         "a table that descends, in a pipe",
         "printf 'time,a\\n2024-05-01 12:00,3\\n2024-05-01 11:00,2\\n2024-05-01 10:00,1\\n'"
         " | streamer forecast - --json | wc -l",

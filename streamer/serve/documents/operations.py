@@ -57,7 +57,7 @@ OWNER = {"owner": WORD}
 PLACE = {"model": WORD, "position": {"type": "string", "pattern": "^[0-9]{1,15}$"}, "safe": FLAG, "end": FLAG}
 COLUMNS = {"id": WORDS, "time": WORDS, "value": WORDS, "missing": WORDS, "columns": WORD,
            "decimal": {"enum": [".", ","]}, "time_format": WORD, "zone": WORD, "model": WORD, "stream": WORD,
-           "forecast": FLAG}  # fmt: skip
+           "forecast": FLAG | {"description": "1: with forecasts; a token needs the scope read, too"}}  # fmt: skip
 ROWS = {JSON: a.RowBatch, LINES: RAW, BYTES: RAW}
 SENSORS, STREAMS, ADMIN, SPEECH, HEALTH = "sensors", "streams", "administration", "speech", "health"
 KSERVE, INFLUX, PAGES = "KServe v2", "InfluxDB", "pages"

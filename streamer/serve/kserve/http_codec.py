@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from streamer.json_words import json_trouble
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferAnswer, InferRequest, WantedOutput, read_parameters
 from streamer.serve.kserve.tensors import NamedTensor, listed, parse_bytes, parse_numbers, raw_bytes
@@ -30,7 +31,7 @@ def parse(body: bytes, json_bytes: int | None) -> InferRequest:
     try:
         found = json.loads(body[:json_bytes])
     except (ValueError, RecursionError) as error:
-        raise KServeError(400, f"failed to parse the request JSON: {str(error)[:200]}") from None
+        raise KServeError(400, f"failed to parse the request JSON: {json_trouble(error)[:200]}") from None
     if not isinstance(found, dict):
         raise KServeError(400, "the request JSON is no object")
     parameters = _parameters(found, "the request")

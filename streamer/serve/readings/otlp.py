@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from streamer.json_words import json_trouble
 from streamer.names import SERIES_CHARACTERS
 from streamer.serve.readings.parsed import BodyError, Collected, Parsed, named
 from streamer.sources.times import in_calendar
@@ -31,7 +32,7 @@ def parse(body: bytes, content_type: str) -> Parsed:
     try:
         _collect(request, found)
     except (TypeError, AttributeError, RecursionError) as error:
-        raise BodyError(400, f"the body is not an ExportMetricsServiceRequest: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not an ExportMetricsServiceRequest: {json_trouble(error)[:100]}") from None
     return found.done()
 
 
@@ -116,7 +117,7 @@ def _from_json(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BodyError(400, f"the body is not JSON: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not JSON: {json_trouble(error)[:100]}") from None
     if not isinstance(found, dict):
         raise BodyError(400, "the body is not a JSON object")
     return found

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from streamer.names import series_name as named
+from streamer.sensors.choice import other_kind
 from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.layout import RowLayout
 from streamer.serve.bounds import charge
 from streamer.sources.readings import Readings
 from streamer.sources.tables.order import descend
+
+if TYPE_CHECKING:
+    from streamer.sensors.host import Sensors
+    from streamer.sensors.ingest import Fleet
 
 __all__ = [
     "EXPECTED",
@@ -24,6 +29,7 @@ __all__ = [
     "Names",
     "Parsed",
     "expected",
+    "fleet_of",
     "named",
     "read_batch",
 ]
@@ -116,13 +122,23 @@ class Names(dict[K, str]):
         return name
 
 
-def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch:
+def fleet_of(source: Readings, sensors: Sensors, model: str | None) -> Fleet:
+    """The fleet of the readings: ``model``, or the one to which the first line belongs; then lines that belong to
+    another are refused. Raises as :meth:`Sensors.choose` does."""
+    fleet, fleets = sensors.choose(model, source.names()), sensors.served()
+    if model is None and any(each.layout.variables for each in fleets.values()):
+        source.strange = lambda columns: other_kind(fleets, fleet, columns)
+    return fleet
+
+
+def read_batch(source: Readings, layout: RowLayout, stream: str, partial: bool = False) -> ReadingBatch:
     """All readings of a CSV or JSON, in order; a descending file is reversed. For a model of rows: its variables, one
-    line each; ``stream``: for lines that name none. Raises :class:`TooMuchError`."""
+    line each; ``stream``: for lines that name none; ``partial``: a CSV may lack some of the variables. Raises
+    :class:`TooMuchError`."""
     if not layout.variables:
         batch = ReadingBatch.of(list(_charged(source, 1)))
     else:
-        source.columns = replace(source.columns, values=layout.variables)
+        source.columns = replace(source.columns, values=layout.variables, partial=partial)
         rows = list(_charged(source.rows(), len(layout.variables)))
         batch = ReadingBatch.of_rows(rows, layout.variables, stream)
     return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch

@@ -24,14 +24,15 @@ from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import to_dict
 from streamer.sensors.owners import only, owned_by, shown
 from streamer.sensors.writes import BusyError
-from streamer.serve.access.grant import grant_of
+from streamer.serve.access.grant import Denied, grant_of
 from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, threads_behind, unzip
 from streamer.serve.bounds import TooMuchError
 from streamer.serve.readings import influx
-from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
+from streamer.serve.readings.parameters import ReadingQuery, reading_query
+from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, fleet_of, read_batch
 from streamer.serve.readings.remedies import as_parameters
 from streamer.sources import SourceError
-from streamer.sources.readings import Columns, Readings
+from streamer.sources.readings import Readings
 from streamer.sources.times import show_time
 from streamer.store import StoreError
 
@@ -79,6 +80,8 @@ def guarded(
             return problem(error.status, str(error))
         except TooMuchError as error:
             return problem(503, str(error))
+        except Denied as denied:
+            return problem(denied.status, denied.message)
         except SourceError as error:
             self.count({"body": 1})
             return problem(400, str(error))
@@ -113,17 +116,20 @@ class ReadingRoutes:
 
         ``?model=``: the model, which is otherwise chosen by the columns. Rows of a model of several variables belong to
         the stream that a column names, else to ``?stream=``, else to one with the model's name."""
-        query = request.query_params
+        query = reading_query(request.query_params, self._settings.missing)
+        if query.forecast and not grant_of(request.scope).may("read"):
+            self._sensors.metrics.denied.labels("scope").inc()
+            raise Denied(403, "scope", "this token may not do that: ?forecast=1 needs the scope read")
         body = await self._body(request)
         source, fleet, batch, faults = await in_thread(
-            lambda: self._parse(request, body), LONG if is_packed(body, "") else len(body)
+            lambda: self._parse(request, query, body), LONG if is_packed(body, "") else len(body)
         )
         lost = source.bad + source.cells
         self.count({"malformed": lost})
         batch = owned_by(grant_of(request.scope).owner, batch)
         if not len(batch):
             raise BodyError(400, "; ".join([*faults[:5], expected(source)]))
-        if query.get("forecast", "0") not in ("0", "false", ""):
+        if query.forecast:
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not lost and not receipt.refused:
                 lines = await in_thread(lambda: _lines(shown(forecasts)), forecasts.quantiles.nbytes)
@@ -141,28 +147,23 @@ class ReadingRoutes:
         answer |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
         return JSONResponse(answer, _status(receipt) if errors else 200, _later(receipt))
 
-    def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
-        query = request.query_params
+    def _parse(
+        self, request: Request, query: ReadingQuery, body: bytes
+    ) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        columns = Columns(
-            tuple(query.getlist("id")),
-            tuple(query.getlist("time")),
-            tuple(query.getlist("value")),
-            names=tuple(name.strip() for name in query.get("columns", "").split(",") if name.strip()),
-            missing=(*self._settings.missing, *query.getlist("missing")),
-            decimal=query.get("decimal", ""),
-            time_format=query.get("time_format", ""),
-            zone=query.get("zone", ""),
-        )
         if kind == "multipart/form-data":
             raise BodyError(400, f"body: form data (curl -F). {EXPECTED}")
         if body[:2] == b"\x1f\x8b":
             body = unzip(body, "gzip", self._settings.max_unpacked_bytes)
         faults: list[str] = []
-        source = Readings("body", columns, faults.append, body)
-        fleet = self._sensors.choose(query.get("model"), source.names())
+        source = Readings("body", query.columns, faults.append, body)
+        fleet = fleet_of(source, self._sensors, query.model)
+        name, variables = fleet.model.manifest.name, fleet.layout.variables
+        if variables and query.columns.values:
+            raise BodyError(400, f"?value= is not for {name}: it takes {', '.join(variables)}; leave ?value= out")
+        source.stream = query.stream or ""
         try:
-            batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
+            batch = read_batch(source, fleet.layout, query.stream or name, partial=query.model is not None)
         except SourceError as error:
             drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
             why = as_parameters(str(error))

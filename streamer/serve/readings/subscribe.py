@@ -28,7 +28,7 @@ from streamer.sensors.owners import owned_by
 from streamer.sensors.writes import BusyError
 from streamer.serve.body import in_thread
 from streamer.serve.outbox import Outbox
-from streamer.serve.readings.parsed import expected, read_batch
+from streamer.serve.readings.parsed import expected, fleet_of, read_batch
 from streamer.serve.readings.remedies import without
 from streamer.serve.readings.results import ResultQueue
 from streamer.serve.stream.protocol import WireError, encode
@@ -239,8 +239,10 @@ class Subscriber:
     def _parse(self, data: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         """Parse readings; in a thread, if they are many."""
         faults: list[str] = []
-        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
-        fleet = self._shared.sensors.choose(None, source.names())
+        source = Readings(
+            "message", Columns(only_missing=True, missing=self._shared.settings.missing), faults.append, data
+        )
+        fleet = fleet_of(source, self._shared.sensors, None)
         return source, fleet, read_batch(source, fleet.layout, fleet.model.manifest.name), faults
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:

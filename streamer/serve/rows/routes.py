@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from streamer.json_words import json_trouble
 from streamer.names import name_of
 from streamer.refusals import BadInput, Overflow, Refused
 from streamer.serve.access.grant import grant_of
@@ -349,7 +350,7 @@ class RowBody:
             raise HttpProblem(400, str(error), code="bad_rows") from error
         except (ValueError, RecursionError) as error:
             what = "lines of JSON" if kind == LINES else f"JSON (Content-Type {LINES} and {BYTES} are taken, too)"
-            raise HttpProblem(400, f"the body is not {what}: {error}", code="bad_json") from error
+            raise HttpProblem(400, f"the body is not {what}: {json_trouble(error)}", code="bad_json") from error
 
 
 def _flag(request: RowRequest, name: str) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
+from streamer.json_words import json_trouble
 from streamer.tasks.raw import plain
 from streamer.whole import whole
 
@@ -171,7 +172,7 @@ def parse_control(data: bytes, limit: int) -> Frame:
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         hint = "text frames are JSON control frames, audio goes into binary frames (16 bit little-endian PCM)"
         code = "bad_json" if data[:1] in (b"{", b"[") else "audio_as_text"
-        raise WireError(code, f"not JSON ({error}): {hint}") from None
+        raise WireError(code, f"not JSON ({json_trouble(error)}): {hint}") from None
     try:
         frame = _ADAPTER.validate_python(_with_whole(document))
     except ValidationError as error:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from streamer.json_words import json_trouble
 from streamer.sources import SourceError
 from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.report import TableReport
@@ -36,6 +37,14 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def decode(text: str) -> list[Any]:
     """The values in a text, one or several. ``nan`` and Python's literals are read, too. Raises ``ValueError``."""
+    try:
+        return _mended(text)
+    except ValueError as error:
+        why = json_trouble(error)
+        raise ValueError(why if why == str(error) else f"can't be read: {why}") from None
+
+
+def _mended(text: str) -> list[Any]:
     try:
         return _values(text)
     except json.JSONDecodeError as error:

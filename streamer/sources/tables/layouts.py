@@ -41,14 +41,17 @@ INFLUX = frozenset(("", "result", "table", "_start", "_stop", "_time", "_value",
 @dataclass(frozen=True)
 class Columns:
     """The user's options for a table; everything else is guessed. ``id`` and ``time``: a column, or several that belong
-    together. ``wide``: no column names the stream. ``names``: of the columns, for a table without a header.
-    ``missing``: cells that stand for no value. ``decimal``: ``.`` or ``,``. ``time_format`` and ``zone``: as in
-    :class:`Clock`."""
+    together. ``wide``: no column names the stream. ``partial``: some of ``values`` may be absent.
+    ``only_missing``: a table without any number holds missing readings. ``names``: of the columns, for a table without
+    a header. ``missing``: cells that stand for no value. ``decimal``: ``.`` or ``,``. ``time_format`` and ``zone``: as
+    in :class:`Clock`."""
 
     id: str | tuple[str, ...] | None = None
     time: str | tuple[str, ...] | None = None
     values: tuple[str, ...] = ()
     wide: bool = False
+    partial: bool = False
+    only_missing: bool = False
     names: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     decimal: str = ""
@@ -98,6 +101,9 @@ def suggested(cells: Sequence[str]) -> str:
     """Suggested names for columns without a header, in the form of ``--columns``."""
     names: list[str] = []
     for cell in cells:
+        if clock_only(cell) and names[-1:] == ["time"]:
+            names[-1:] = ["date", "time"]
+            continue
         kind = "time" if is_time(cell) or clock_only(cell) else "value" if number(cell) is not None else "id"
         if kind == "value" and not names and len(cells) > 1 and abs(number(cell) or 0) > 1e8:
             kind = "time"
@@ -108,15 +114,20 @@ def suggested(cells: Sequence[str]) -> str:
 
 def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]]) -> ColumnRoles:
     """The roles of the columns. ``sample``: the first rows. Raises :class:`SourceError` if the columns don't fit."""
-    for wanted in (*columns.ids, *columns.times, *columns.values):
+    absent = [name for name in columns.values if name not in names]
+    if columns.partial and absent and len(absent) == len(columns.values):
+        raise SourceError(f"has none of the columns {', '.join(absent)[:300]}: there are {', '.join(names)[:300]}")
+    for wanted in (*columns.ids, *columns.times, *(() if columns.partial else absent)):
         if wanted not in names:
             raise SourceError(f"has no column {wanted!r}: there are {', '.join(names)[:300]}")
     roles = ColumnRoles(influx="_time" in names and "_value" in names and not columns.ids and not columns.values)
+    if absent:
+        roles.notes.append(f"no column {', '.join(absent)[:300]}: absent variables count as missing")
     roles.time = _time(names, columns, sample, roles)
     roles.ids = _ids(names, columns, sample, roles)
     taken = {*roles.time, *roles.ids}
     if columns.values:
-        roles.values = {names.index(name): name for name in columns.values}
+        roles.values = {names.index(name): name for name in columns.values if name in names}
     else:
         for at, name in enumerate(names):
             if at not in taken and (why := _no_value(at, name, sample, roles)) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from streamer.names import SERIES_CHARACTERS, check_name
@@ -38,12 +38,27 @@ def at_path(parsed: Any, path: str) -> Any:
     return parsed
 
 
+def _keys(parsed: Mapping[str, Any]) -> list[str]:
+    """The keys of an object, and the paths to its inner values."""
+    names = list(parsed)
+    with contextlib.suppress(ValueError):  # too deep, or too many: reported when the record is read
+        names += [name for name, _ in numbers_in(parsed) if name not in parsed]
+    return names
+
+
 class Objects:
     """Counterpart of :class:`~streamer.sources.tables.table.SourceTable` for JSON. ``names``: keys of the first
     object."""
 
-    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns]) -> None:
-        self._report, self._columns = report, columns
+    def __init__(
+        self,
+        lines: Lines,
+        report: TableReport,
+        columns: Callable[[], Columns],
+        strange: Callable[[Collection[str]], str] = lambda names: "",
+    ) -> None:
+        self._report, self._columns, self._strange = report, columns, strange
+        self._strangers: dict[tuple[str, ...], str] = {}  # answers by the keys of flat objects
         self._documents = Documents(lines, report)
         self._each = iter(self._documents)
         self._first: list[ObjectRecord] | None = None
@@ -61,10 +76,7 @@ class Objects:
         """Read up to the first value."""
         self._first = self._next()
         for record in self._first or ():
-            names = list(record.values)
-            with contextlib.suppress(ValueError):  # too deep, or too many: reported when the record is read
-                names += [name for name, _ in numbers_in(record.values) if name not in record.values]
-            self.names = names
+            self.names = _keys(record.values)
             break
 
     def _next(self) -> list[ObjectRecord] | None:
@@ -102,6 +114,8 @@ class Objects:
 
     def _row(self, record: ObjectRecord, together: list[ObjectRecord]) -> Row | None:
         columns, parsed = self._columns(), record.values
+        if why := self._why_strange(parsed):
+            raise ValueError(why)
         clocks = columns.times or self._time_of(record)
         at = self._time(record, clocks, together)
         timed = at is not None
@@ -114,6 +128,15 @@ class Objects:
         self.timed = self._was_timed = timed
         self.times = clocks
         return Row(at, values, stream)
+
+    def _why_strange(self, parsed: Mapping[str, Any]) -> str:
+        keys = tuple(parsed)
+        why = self._strangers.get(keys)
+        if why is None:
+            why = self._strange(_keys(parsed))
+            if len(self._strangers) < SAMPLE and not any(isinstance(value, dict | list) for value in parsed.values()):
+                self._strangers[keys] = why
+        return why
 
     def _time_of(self, record: ObjectRecord) -> tuple[str, ...]:
         if record.time is not None:

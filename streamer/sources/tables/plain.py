@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 
 from streamer.names import check_name
 from streamer.sensors.columns import Row
+from streamer.sources.tables.clock import is_time
 from streamer.sources.tables.documents import decode
 from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.layouts import Columns
+from streamer.sources.tables.moments import clock_only, day_or_month_first
 from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Sentinels
 from streamer.sources.tables.report import TableReport
 from streamer.sources.tables.shapes import numbers_in
@@ -31,7 +33,18 @@ def is_plain(line: str) -> bool:
     if found is None or "," in found["topic"] or ";" in line or "\t" in line or line[0] in "#<":
         return False
     payload = found["payload"]
-    return (_number(payload) or payload[0] in "{[") and not _number(found["topic"])
+    return (_number(payload) or payload[0] in "{[") and _is_topic(found["topic"])
+
+
+def _is_topic(text: str) -> bool:
+    """Whether words may be a topic, which may hold spaces: not if they begin as the line of a table does, with a time
+    or a number, or if they are words without a level (``/``) and a number among them."""
+    words = text.split()
+    return not (_is_cell(words[0]) or ("/" not in text and any(map(_is_cell, words))))
+
+
+def _is_cell(word: str) -> bool:
+    return _number(word) or is_time(word) or clock_only(word) or day_or_month_first(word) is not None
 
 
 class Plain:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from streamer.names import series_name
 from streamer.sources.tables.clock import is_time, number
+from streamer.sources.tables.documents import decode
 from streamer.sources.tables.layouts import TIMES, key
 
 __all__ = ["ObjectRecord", "numbers_in", "records"]
@@ -93,7 +94,7 @@ def _known(parsed: dict[str, Any]) -> Iterator[ObjectRecord] | None:
     if ("devEUI" in parsed or "deviceName" in parsed) and ("object" in parsed or "objectJSON" in parsed):
         payload = get("object")
         if payload is None and isinstance(get("objectJSON"), str):
-            payload = json.loads(parsed["objectJSON"] or "{}")
+            (payload, *_) = decode(parsed["objectJSON"] or "{}")
         at = get("time") or get("publishedAt") or _in(parsed, "rxInfo", 0, "time")
         return _device(get("deviceName") or get("devEUI"), at, payload, "object")
     if isinstance(get("params"), dict) and "ts" in parsed["params"] and "method" in parsed:

@@ -8,7 +8,7 @@ the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamer.names import NameRefusedError, check_name, series_name
@@ -46,8 +46,16 @@ class SourceTable:
     """``eager``: the whole input is available, so a long sample may be read. :meth:`begin` finds the ``names`` of the
     columns; :attr:`columns` may be set before :meth:`rows`, which sets ``timed`` and ``used``."""
 
-    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns], eager: bool) -> None:
+    def __init__(
+        self,
+        lines: Lines,
+        report: TableReport,
+        columns: Callable[[], Columns],
+        eager: bool,
+        strange: Callable[[Collection[str]], str] = lambda names: "",
+    ) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
+        self._strange = strange
         self.names: list[str] = []
         self.timed = True
         self.times: tuple[str, ...] = ()
@@ -67,6 +75,8 @@ class SourceTable:
 
     def _plan(self) -> None:
         columns, report = self._columns(), self._report
+        if why := self._strange(self.names):  # another header: its lines are of another kind
+            raise SourceError(f"line {self._lines.number} {why}")
         roles = self._roles = guess_columns(self.names, columns, self._sample)
         for note in roles.notes:
             report.note(note)
@@ -99,11 +109,31 @@ class SourceTable:
                 continue
             if column.sure or not self._holds_words(column, at):
                 self._values.append((at, column))
+        if self._eager and columns.only_missing:
+            self._trust_missing()
         if not self._values and roles.values:
             raise SourceError(f"has no column of numbers: {'; '.join(report.left_out())}")
         named = [at for at, name in enumerate(self.names) if name]
         self._least = max(named, default=-1) + 1
         self._alone = len(roles.values) == 1
+
+    def _trust_missing(self) -> None:
+        """If there are only missing values, they are readings, as ``null`` is in JSON. Of several columns only those
+        that say so: an empty one may be of remarks."""
+        said = []
+        for at, column in self._values:
+            cells = [row[at].strip() for row in self._sample if at < len(row)]
+            given = column.numbers
+            reader = Numbers(given.decimal, given.lean, given.sentinels, given.switches)
+            try:
+                if any(reader(cell) is not None for cell in cells):
+                    return
+            except NumberError:
+                return
+            if any(cells) or (cells and len(self._values) == 1):
+                said.append(column)
+        for column in said:
+            column.sure = True
 
     def _holds_words(self, column: _Column, at: int) -> bool:
         """Whether most of the first cells are words; if not, and there are numbers, the column becomes ``sure``."""
