@@ -50,6 +50,13 @@ def test_a_name_of_no_file_is_shown_as_typed(line: list[str], said: str, recordi
         ("transcribe --url ftp://x {sound}", "expected something like ws://127.0.0.1:8765"),
         ("transcribe --url wss://127.0.0.1:9 --ca nothing.pem {sound}", "start one with"),
         ("transcribe --srt --vtt {sound}", "leave one out"),
+        (
+            "transcribe --revise on {sound}",
+            "--revise on is for --url: name a Whisper model here, such as --revise base",
+        ),
+        ("listen --revise on", "--revise on is for --url: name a Whisper model here, such as --revise base"),
+        ("transcribe --revise ./nothing {sound}", "--revise: "),
+        ("transcribe --revise base --url ws://127.0.0.1:9 {sound}", "say on or off"),
         ("transcribe {sound} {sound}", "name it once"),
         ("transcribe --hotwords nothing.txt {sound}", "check the name"),
         ("forecast nothing.csv", "no such file"),
