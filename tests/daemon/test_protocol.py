@@ -36,6 +36,7 @@ def test_the_usual_order() -> None:
     dialogue.rows()
     assert dialogue.control(b'{"type":"marker","id":"m"}') == Marker(type="marker", id="m")
     assert dialogue.control(b'{"type":"end"}') == End(type="end")
+    assert dialogue.control(b'{"type":"end"}') == End(type="end")
     assert code(dialogue, b"\0\0", text=False) == "bad_order"
     assert code(dialogue, b'{"type":"marker","id":"m"}') == "bad_order"
 

@@ -277,6 +277,8 @@ class Dialogue:
     def follow(self, frame: Frame) -> Frame:
         """Check that the frame may come now, and move to the state after it. Raises :class:`WireError`."""
         opening = isinstance(frame, (Start, Resume))
+        if self.state == "ended" and isinstance(frame, End):
+            return frame  # said twice
         if opening != (self.state == "new") or self.state == "ended":
             raise self._order(frame.type)
         self.state = "ended" if isinstance(frame, End) else "open"
