@@ -16,6 +16,7 @@ import typer
 
 from streamer import commands
 from streamer.commands.completion import VARIABLE, completion, prepare
+from streamer.commands.paths import check_files
 
 __all__ = ["app", "main"]
 
@@ -177,12 +178,13 @@ def _streamer(
 
 
 def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``command`` so that it quits silently when its output pipe is closed; typer would exit with 1, as for a
-    failure."""
+    """Wrap ``command`` so that its file names are checked, and that it quits silently when its output pipe is closed;
+    typer would exit with 1, as for a failure."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         try:
+            check_files(command.__name__, options)
             command(*arguments, **options)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -231,6 +233,9 @@ def _register() -> None:
     )
     for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
+    for each in (*token.registered_commands, *sessions.registered_commands):
+        if each.callback is not None:
+            each.callback = _pipeable(each.callback)
     app.add_typer(token, name="token", help=SHORT["token"], short_help=SHORT["token"], epilog=EPILOG["token"])
     app.add_typer(sessions, name="sessions", epilog=EPILOG["sessions"], short_help=SHORT["sessions"])
 

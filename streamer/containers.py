@@ -6,9 +6,10 @@ Sources: RFC 3533 (Ogg), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (``f
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from dataclasses import dataclass
 
-__all__ = ["HEAD", "Container", "container", "id3_length"]
+__all__ = ["HEAD", "Container", "container", "id3_length", "written"]
 
 #: Number of bytes at the start of a file that are examined.
 HEAD = 4096
@@ -125,3 +126,15 @@ def _text(head: bytes) -> Container | None:
     if len(head) < TEXT or len(set(head[:512])) < LETTERS or not _PRINTABLE.issuperset(head[:512]):
         return None
     return Container("JSON" if start[:1] in (b"{", b"[") else "a text")
+
+
+def written(head: bytes) -> Container | None:
+    """The kind of text that begins with ``head``, however short, in UTF-8; ``None``: no text. Only for what is known to
+    be no sound: raw PCM may look like a short text by chance."""
+    try:
+        text = getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return None
+    if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
+        return None
+    return Container("JSON" if text.lstrip()[:1] in ("{", "[") else "a text")

@@ -104,7 +104,8 @@ class Settings(
         "spoken", description="finals: plain words, or with punctuation and capitals; a stream may ask for the other"
     )
     revise: str = Field(
-        "", description="Whisper model (folder or name) of the second pass, which decodes finals again; empty: none"
+        "",
+        description="Whisper model (folder or name) of the second pass, which decodes finals again; empty or off: none",
     )
     revise_language: str = Field("en", min_length=2, description="language of the finals for the second pass")
     revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(
@@ -275,6 +276,11 @@ class Settings(
     def _split(cls, value: Any) -> Any:
         """Split ``"digits, ./other.onnx"`` from the environment."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("revise")
+    @classmethod
+    def _off(cls, value: str) -> str:
+        return "" if value == "off" else value
 
     @field_validator("state_directory")
     @classmethod

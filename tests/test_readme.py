@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import re
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as websockets_serve
 
 from tests.cli.command import KEYS, ROOT, STREAMER, WORD_KEYS, environment, streamer
 from tests.docs.pages import help_of, unknown_options
@@ -106,6 +109,39 @@ def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
         client = [sys.executable, "-W", "error", "client.py", "talk.wav", f"ws://{address}/v1/stream"]
         done = subprocess.run(client, capture_output=True, text=True, cwd=tmp_path, timeout=60)
         assert (done.stdout, done.stderr, done.returncode) == ("ABBA\n", "", 0)
+
+
+#: Pings that must be answered soon, unless the client says otherwise.
+IMPATIENT = """import functools, websockets
+websockets.connect = functools.partial(websockets.connect, ping_interval=0.1, ping_timeout=0.2)
+"""
+
+
+def test_the_client_waits_for_a_daemon_that_reads_slowly(tmp_path: Path) -> None:
+    """The server leaves pings unread for longer than an impatient client waits, as a daemon with a full buffer does."""
+    ((_, code),) = [block for block in BLOCKS if block[0] == "python" and "websockets" in block[1]]
+    sf.write(tmp_path / "talk.wav", np.zeros(8000 * 60, np.int16), 8000)
+    (tmp_path / "client.py").write_text(IMPATIENT + code, "utf-8")
+
+    async def slow(stream: ServerConnection) -> None:
+        await stream.recv()
+        stream.transport.pause_reading()
+        await asyncio.sleep(1)
+        stream.transport.resume_reading()
+        async for message in stream:
+            if isinstance(message, str) and json.loads(message)["type"] == "end":
+                break
+        await stream.send(json.dumps({"type": "final", "text": "ABBA"}))
+
+    async def serve() -> tuple[bytes, bytes]:
+        async with websockets_serve(slow, "127.0.0.1", 0, ping_interval=None) as server:
+            url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+            pipe = asyncio.subprocess.PIPE
+            command = [sys.executable, "-W", "error", "client.py", "talk.wav", url]
+            client = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, cwd=tmp_path)
+            return await client.communicate()
+
+    assert asyncio.run(serve()) == (b"ABBA\n", b"")
 
 
 def test_curl_sends_readings_and_gets_forecasts(tmp_path: Path) -> None:

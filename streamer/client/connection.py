@@ -12,11 +12,13 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from streamer.client.errors import MOVED, StreamError
 
-__all__ = ["Connection", "dial", "followed", "socket_url", "without_secrets"]
+__all__ = ["Connection", "dial", "followed", "socket_url", "tls_trouble", "without_secrets"]
 
 #: A connection is closed after this many silent intervals in a row. One would be too few: a process that was stopped
 #: for a while finds the clock advanced before it has read the data that arrived meanwhile.
 INTERVALS = 3
+#: OpenSSL's reasons when the other side does not speak TLS.
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 
 
 class Connection(ClientConnection):
@@ -59,18 +61,37 @@ def followed(url: str, to: str) -> str:
     return to
 
 
+def tls_trouble(error: BaseException, url: str) -> str | None:
+    """What to do about a failed handshake of TLS, which fails again when it is repeated; ``None`` for other errors."""
+    shown = without_secrets(url)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or str(error)
+        return f"the certificate of {shown} is not trusted ({reason}): name its authority's with --ca or STREAMER_CA"
+    if isinstance(error, ssl.SSLError) and error.reason in NO_TLS:
+        scheme = "http" if url.startswith("http") else "ws"
+        return f"{shown} answers without TLS: use {scheme}:// instead of {scheme}s://, or give it a certificate"
+    return None
+
+
 def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:
     """Connect. ``token``: the access token, else $STREAMER_TOKEN. ``ca``: certificates to trust (PEM), else
-    $STREAMER_CA, else the system's. Raises OSError if the certificates can't be read.
+    $STREAMER_CA, else the system's. Raises :class:`StreamError` if the certificates can't be read.
 
     There is no ping timeout: a daemon that pauses reading for back-pressure reads no pings either."""
     token = token or os.environ.get("STREAMER_TOKEN")
     ca = ca or os.environ.get("STREAMER_CA")
-    secure = url.startswith("wss:")
+    context = None
+    if url.startswith("wss:"):
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            text = f"the certificates in {ca} can't be used ({reason}): name a PEM file"
+            raise StreamError("refused", text) from error
     return connect(
         url,
         additional_headers={"Authorization": f"Bearer {token}"} if token else None,
-        ssl=ssl.create_default_context(cafile=ca) if secure and ca else None,
+        ssl=context,
         create_connection=Connection,
         compression=None,
         proxy=None,

@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from streamer.client.bounds import ReplayBounds
 from streamer.client.buffer import Item, ReplayBuffer
-from streamer.client.connection import Connection, dial, followed, socket_url, without_secrets
+from streamer.client.connection import Connection, dial, followed, socket_url, tls_trouble, without_secrets
 from streamer.client.errors import ASLEEP, MOVED, PASSING, PASSING_LATER, StreamError
 
 __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
@@ -264,6 +264,8 @@ class ReplayClient:
                     raise StreamError("refused", text) from error
                 reason = str(error)
             except (OSError, TimeoutError, WebSocketException) as error:
+                if self.id is None and (trouble := tls_trouble(error, self.url)) is not None:
+                    raise StreamError("refused", trouble) from error
                 reason = str(error) or type(error).__name__
             except asyncio.CancelledError:
                 if open_socket is not None:

@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Test a model file against its contract, its golden example and the first three laws, on this machine.
 
-    A line for each law, and every check that fails. Exit code 0 if it keeps them all, 1 if not.
+    A line for each law, and every check that fails. Exit code 0 if it keeps them all, 1 if not, 2 if it is no model.
     """
     from streamer.contract.judge import Finding, Verdict
     from streamer.engine.catalogue import resolve
@@ -55,7 +55,7 @@ def check(
         typer.echo(f"streamer: {verdict.findings[0].detail}", err=True)
     else:
         show(verdict, everything, "" if everything else "; --all shows every check")
-    raise typer.Exit(0 if verdict.ok else 1)
+    raise typer.Exit(0 if verdict.ok else 2 if len(verdict.findings) == 1 else 1)
 
 
 def show(verdict: Verdict, everything: bool = False, hint: str = "") -> None:

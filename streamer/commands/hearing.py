@@ -60,8 +60,18 @@ def read_hotwords(path: Path) -> list[str]:
 
 def second_pass(revise: str | None, url: str | None) -> str | None:
     """The model that ``--revise`` names, empty for none. A daemon uses its own model."""
-    if url is None or revise is None:
-        return "" if revise == "off" else revise
-    if revise not in ("on", "off"):
-        raise CommandError("--revise with --url: the daemon's setting revise names the model, say on or off", 2)
-    return "" if revise == "off" else revise
+    if revise is None or revise == "off":
+        return None if revise is None else ""
+    if url is not None:
+        if revise != "on":
+            raise CommandError("--revise with --url: the daemon's setting revise names the model, say on or off", 2)
+        return revise
+    if revise == "on":
+        raise CommandError("--revise on is for --url: name a Whisper model here, such as --revise base", 2)
+    from streamer.streams.whisper import WhisperError, check_whisper
+
+    try:
+        check_whisper(revise)
+    except WhisperError as error:
+        raise CommandError(f"--revise: {error}", 2) from error
+    return revise

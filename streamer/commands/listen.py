@@ -208,11 +208,11 @@ class Listening:
 
 
 def _list_devices() -> None:
-    from streamer.sources.microphone import devices
+    from streamer.sources.microphone import NoMicrophoneError, devices
 
     hush_libraries()
     found = devices()
     if not found:
-        raise CommandError("no microphone was found: plug one in, or write down a recording with streamer transcribe")
+        raise NoMicrophoneError
     for index, name, channels, default in found:
         print(f"{'*' if default else ' '} {index:3d}  {name}  ({channels} channel{'s' if channels > 1 else ''})")

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from streamer.faults import faults
 from streamer.json_words import json_trouble
 from streamer.refusals import NoSlot
 from streamer.serve.access.grant import ANYONE, Denied, Grant, grant_of
@@ -70,8 +71,7 @@ class GenerateRoute:
                 return problem(
                     400, f'the body is not JSON ({json_trouble(error)}): {{"length": 100}} is expected, or the like'
                 )
-            faults = (f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors()[:5])
-            return problem(400, "; ".join(faults))
+            return problem(400, faults(error, GenerateRequest, "the body"))
         loop, there = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:  # from a lane

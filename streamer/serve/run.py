@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvloop
 
+from streamer.engine.model import ModelError
 from streamer.serve import logs
 from streamer.serve.access.exposure import ExposedError, check_exposure
 from streamer.serve.access.tls import ServerTls, TlsError
@@ -25,6 +26,7 @@ from streamer.store import StoreError
 from streamer.store.late import LateStore
 from streamer.store.lock import StateFolder
 from streamer.store.sessions import SqliteStore
+from streamer.streams.loading import check_names
 
 __all__ = ["run"]
 
@@ -47,7 +49,8 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     try:
         check_exposure(settings)
         tls = ServerTls.of(settings)
-    except (ExposedError, TlsError) as error:
+        check_names(settings)
+    except (ExposedError, TlsError, ModelError) as error:
         log.error(str(error))
         notifier.close()
         return EX_CONFIG

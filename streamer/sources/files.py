@@ -14,7 +14,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from streamer.containers import HEAD, Container, container, id3_length
+from streamer.containers import HEAD, Container, container, id3_length, written
 from streamer.sources import SourceError
 from streamer.sources.channels import Channel, Mixer, scale_of, to_int16
 from streamer.sources.converter import Converter
@@ -194,6 +194,8 @@ class AudioFile:
                 kind = Container(self._path.suffix.lower(), "ffmpeg")
             if kind is not None and (kind.way == "ffmpeg" or shutil.which("ffmpeg")):
                 return self._convert(source, kind)
+            if kind is None and (text := written(head)) is not None:
+                raise SourceError(f"is {text.name}, not sound; {KNOWN}") from error
             what = "is not audio that can be read" if kind is None else f"is {kind.name} that can't be read"
             raise SourceError(f"{what}{_reason(error)}; {KNOWN}") from error
         if found.frames == 0 and kind is not None and kind.name not in ("MP3", "Ogg"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from streamer.sources import SourceError
 
-__all__ = ["Block", "Lost", "Microphone", "Restored", "devices"]
+__all__ = ["Block", "Lost", "Microphone", "NoMicrophoneError", "Restored", "devices"]
 
 BLOCK_SECONDS = 0.03
 QUEUE_SECONDS = 5.0
@@ -48,6 +48,15 @@ class Restored:
     seconds: float
 
 
+class NoMicrophoneError(Exception):
+    """This machine has no microphone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no microphone was found: plug one in, or give a recording to streamer transcribe or streamer enhance"
+        )
+
+
 def _portaudio() -> Any:
     """The module ``sounddevice``. Raises :class:`SourceError` that says what to install."""
     try:
@@ -71,10 +80,13 @@ def devices() -> list[tuple[int, str, int, bool]]:
 
 
 def find(wanted: str | None) -> int | None:
-    """PortAudio's index of a device given by index, name or a part of the name; ``None``: the default device."""
+    """PortAudio's index of a device given by index, name or a part of the name; ``None``: the default device. Raises
+    :class:`SourceError`, and :class:`NoMicrophoneError` where there is none at all."""
+    known = devices()
+    if not known:
+        raise NoMicrophoneError
     if wanted is None:
         return None
-    known = devices()
     if wanted.isdigit():
         if int(wanted) in [index for index, *_ in known]:
             return int(wanted)
@@ -96,7 +108,8 @@ class Microphone:
     changes.
 
     ``overruns``: how often samples were lost, in the driver or because this process read too slowly. Raises
-    :class:`SourceError` if the device can't be opened at first; later that is only an interruption.
+    :class:`SourceError` or :class:`NoMicrophoneError` if the device can't be opened at first; later that is only an
+    interruption.
     """
 
     def __init__(self, device: str | None, rate: int) -> None:
@@ -113,7 +126,8 @@ class Microphone:
         except (self._sd.PortAudioError, ValueError) as error:
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"can't open the microphone {device or '(default)'}: {_line(error)}") from error
+            advice = "streamer listen --list-devices shows what there is, --device names one"
+            raise SourceError(f"can't open the microphone {device or '(default)'}: {_line(error)}: {advice}") from error
 
     def events(self, stopped: Callable[[], bool]) -> Iterator[Block | Lost | Restored]:
         """Events until ``stopped()`` returns true; it is called several times a second."""
@@ -191,7 +205,7 @@ class Microphone:
                 self._sd._initialize()
                 self._open(find(self._wanted))
                 return
-            except (self._sd.PortAudioError, ValueError):
+            except (self._sd.PortAudioError, ValueError, NoMicrophoneError):
                 until = time.monotonic() + delay
                 while time.monotonic() < until and not stopped():
                     time.sleep(0.05)

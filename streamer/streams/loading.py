@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from streamer import __version__
 from streamer.contract.manifest import Manifest
 from streamer.engine.arena import Arena, ArenaError
+from streamer.engine.catalogue import resolve
 from streamer.engine.engine import Engine
 from streamer.engine.load import batch_costs
 from streamer.engine.model import Model, ModelError
@@ -26,7 +27,7 @@ from streamer.streams.finals import WrittenFinals
 from streamer.streams.numbers import formatter
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session
-from streamer.streams.whisper import Whisper, WhisperError
+from streamer.streams.whisper import Whisper, WhisperError, check_whisper
 from streamer.tasks import Task, TaskError, create
 from streamer.tasks.tensors import WithTensors
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OtherTaskError",
+    "check_names",
     "describe",
     "describe_stream",
     "load_engine",
@@ -114,6 +116,17 @@ def make_engine(model: Model, settings: Settings, metrics: Metrics) -> Engine:
         raise ModelError(f"{path} can't be run ({said}): streamer check {path} shows where") from error
     engine.load.expect(batch_costs(model, engine.limit))
     return engine
+
+
+def check_names(settings: Settings) -> None:
+    """Check the names of all models, before the slow work. Raises :class:`ModelError`."""
+    for name in settings.models:
+        resolve(name)
+    if settings.revise:
+        try:
+            check_whisper(settings.revise)
+        except WhisperError as error:
+            raise ModelError(f"{error} (setting revise; off: no second pass)") from error
 
 
 def make_reviser(settings: Settings, metrics: Metrics, recogniser: SecondRecogniser | None = None) -> Reviser | None:

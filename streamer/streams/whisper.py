@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.streams.revision import Heard, HeardWord
 
-__all__ = ["Whisper", "WhisperError"]
+__all__ = ["Whisper", "WhisperError", "check_whisper"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,23 @@ NO_REPEAT = 3
 
 class WhisperError(ValueError):
     """The package is missing, or the model can't be loaded. The message says what to do."""
+
+
+def check_whisper(name: str) -> Path | None:
+    """The folder that ``name`` stands for; ``None``: a model that faster-whisper knows and may download. Takes little
+    time. Raises :class:`WhisperError`."""
+    try:
+        from faster_whisper import available_models
+    except ImportError as error:
+        raise WhisperError("a second pass needs the package faster-whisper: pip install 'streamer[revise]'") from error
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if os.sep in name or name.startswith((".", "~")):
+        raise WhisperError(f"no folder {name}: a Whisper model in CTranslate2's format is a folder with model.bin")
+    if name not in (known := available_models()):
+        raise WhisperError(f"no Whisper model is named {name!r}: name a folder, or one of {', '.join(known)}")
+    return None
 
 
 class Whisper:
@@ -39,27 +56,21 @@ class Whisper:
     rate = 16000
 
     def __init__(self, name: str, *, workers: int = 1, threads: int = 1, language: str = "en", beam: int = 5) -> None:
-        try:
-            from faster_whisper import WhisperModel
-            from faster_whisper.tokenizer import Tokenizer
-            from faster_whisper.transcribe import get_suppressed_tokens
-        except ImportError as error:
-            text = "a second pass needs the package faster-whisper: pip install 'streamer[revise]'"
-            raise WhisperError(text) from error
-        folder = Path(name).expanduser()
-        here = folder.is_dir()
-        if not here and (os.sep in name or name.startswith((".", "~"))):
-            raise WhisperError(f"no folder {name}: a Whisper model in CTranslate2's format is a folder with model.bin")
-        if not here:
+        folder = check_whisper(name)
+        from faster_whisper import WhisperModel
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        if folder is None:
             log.info("the Whisper model is looked for in the cache, else fetched", extra={"model": name})
         try:
             self._model: Any = WhisperModel(
-                str(folder) if here else name,
+                name if folder is None else str(folder),
                 device="cpu",
                 compute_type="int8",
                 cpu_threads=threads,
                 num_workers=workers,
-                local_files_only=here,
+                local_files_only=folder is not None,
             )
         except Exception as error:  # of several libraries: no network, no such name, a file that is damaged
             lines = str(error).strip().splitlines()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
+from streamer.faults import faults
 from streamer.tasks.base import Event, TaskError
 from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.strict import STRICT
@@ -226,7 +227,7 @@ class Classify:
         try:
             return ClassifyStreamOptions.model_validate({**given, "segments": merged})
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+            problems = faults(error, ClassifyStreamOptions, "options")
             raise ValueError(f"stream options of the task classify do not fit: {problems}") from error
 
     def _rules(self, memories: Sequence[ClassifyMemory]) -> tuple[NDArray[np.float64], ...]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
+from streamer.faults import faults
 from streamer.tasks.base import Event, TaskError
 from streamer.tasks.strict import STRICT
 
@@ -164,7 +165,7 @@ class Generate:
         try:
             request = Request.model_validate({"temperature": self.options.temperature, **options})
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+            problems = faults(error, Request, "options")
             raise ValueError(f"stream options of the task generate do not fit: {problems}") from error
         self._check(request)
         return GenerateMemory(request)

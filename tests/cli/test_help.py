@@ -10,7 +10,7 @@ import pytest
 
 import streamer as streamer_package
 from streamer.cli import EPILOG
-from tests.cli.command import environment, one_line, streamer
+from tests.cli.command import ROOT, environment, one_line, streamer
 
 COMMANDS = (
     *("serve", "transcribe", "listen", "forecast", "generate", "classify", "enhance"),
@@ -61,6 +61,32 @@ def test_a_missing_portaudio_is_one_line_that_says_what_to_install(arguments: li
     assert "sudo apt install libportaudio2" in one_line(done.stderr)
     assert done.returncode == 2
     assert subprocess.run([*command, "models"], capture_output=True, env=environment()).returncode == 0
+
+
+#: sounddevice on a machine without a sound card.
+NO_CARD = """
+import sys, types
+class PortAudioError(Exception): ...
+def query_devices(device=None, kind=None):
+    if kind is not None:
+        raise PortAudioError("Error querying device -1")
+    return []
+sys.modules["sounddevice"] = types.SimpleNamespace(
+    PortAudioError=PortAudioError, query_devices=query_devices, default=types.SimpleNamespace(device=[-1, -1])
+)
+from streamer.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--list-devices"], ["--model", "digits"], ["--model", "digits", "--device", "x"]]
+)
+def test_a_machine_without_a_microphone_says_so(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", NO_CARD, "listen", *arguments]
+    done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
+    assert one_line(done.stderr).startswith("streamer: no microphone was found: plug one in, or give a recording to ")
+    assert (done.stdout, done.returncode) == (b"", 1)
 
 
 def test_no_command_shows_the_help() -> None:

@@ -140,11 +140,11 @@ def test_check_of_what_is_no_model_is_one_line(tmp_path: Path, name: str) -> Non
     (tmp_path / "foreign.onnx").write_bytes(b"ID3 this is music")
     target = str(tmp_path / name) if name.endswith("onnx") else name
     result = CliRunner().invoke(app, ["check", target])
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert len(result.stderr.strip().splitlines()) == 1
     assert name in result.stderr
     as_json = CliRunner().invoke(app, ["check", "--json", target])
-    assert as_json.exit_code == 1
+    assert as_json.exit_code == 2
     assert json.loads(as_json.stdout)["ok"] is False
 
 

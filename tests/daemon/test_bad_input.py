@@ -35,6 +35,26 @@ def refused(code: str, close: int, *frames: str | bytes, start: bool = True) -> 
     return attack
 
 
+def behind_the_end(close: int, *frames: str | bytes) -> Attack:
+    """Send ``frames`` behind the end: all results of what came before it arrive first."""
+
+    async def attack(running: Running) -> None:
+        told = []
+        for behind in ((), frames):
+            async with dial(running.url) as connection:
+                for frame in (START, noise(1, 8), '{"type":"end"}', *behind):
+                    await connection.send(frame)
+                told.append(await until_closed(connection))
+        (usual, _), (found, closed) = told
+        finals = [frame for frame in usual if frame["type"] == "final"]
+        assert [frame for frame in found if frame["type"] == "final"] == finals != []
+        kinds = [frame["type"] for frame in found]
+        assert kinds[-2:] == ["end", "error"] if close == 1002 else kinds[-1] == "end"
+        assert closed == close
+
+    return attack
+
+
 async def one_gigabyte(running: Running) -> None:
     """A frame that says it has 1 GB; the refusal comes at its header. The client keeps pushing, as such clients do."""
     told, closed = [], 0
@@ -170,6 +190,9 @@ ATTACKS: dict[str, Attack] = {
     ),
     "audio before start": refused("bad_order", 1002, b"\0\0", start=False),
     "start twice": refused("bad_order", 1002, START),
+    "end twice": behind_the_end(1000, '{"type":"end"}', '{"type":"end"}'),
+    "audio after end, and its results": behind_the_end(1002, b"\0\0", b"\0\0"),
+    "marker after end, and its results": behind_the_end(1002, '{"type":"marker","id":"m"}'),
     "audio after end": refused("bad_order", 1002, noise(1, 8), '{"type":"end"}', b"\0\0"),
     "huge JSON": refused("too_long", 1009, '{"type":"start","x":"' + "x" * 500_000 + '"}', start=False),
     "deep JSON": refused("bad_json", 1007, "[" * 10_000, start=False),

@@ -36,6 +36,7 @@ def test_the_usual_order() -> None:
     dialogue.rows()
     assert dialogue.control(b'{"type":"marker","id":"m"}') == Marker(type="marker", id="m")
     assert dialogue.control(b'{"type":"end"}') == End(type="end")
+    assert dialogue.control(b'{"type":"end"}') == End(type="end")
     assert code(dialogue, b"\0\0", text=False) == "bad_order"
     assert code(dialogue, b'{"type":"marker","id":"m"}') == "bad_order"
 
@@ -53,6 +54,22 @@ def test_control_before_start(first: bytes) -> None:
 
 def test_audio_before_start() -> None:
     assert code(Dialogue(4096), b"\0\0", text=False) == "bad_order"
+
+
+def test_a_refusal_names_what_may_be_written() -> None:
+    def said(data: bytes) -> str:
+        with pytest.raises(WireError) as refused:
+            Dialogue(1000).control(data)
+        return refused.value.message.removeprefix("the control frame can't be used: ")
+
+    assert said(b"[1,2]").startswith("a JSON object is expected, not a list: one of ")
+    assert said(b'"start"').startswith('a JSON object is expected, not "start": one of ')
+    assert said(b"{}").startswith('it has no "type": one of ')
+    assert said(b'{"type":"marker"}') == "id: it is missing"
+    assert said(b'{"type":"marker","id":7}') == "id: a text is expected, not 7"
+    assert said(b'{"type":"marker","id":"m","at":1}') == "at: there is no such field: there are type, id"
+    assert said(b'{"type":"start","options":[]}') == "options: a JSON object is expected, not a list"
+    assert said(b'{"type":"rows"}') == "frame: give either values or inputs"
 
 
 @pytest.mark.parametrize(

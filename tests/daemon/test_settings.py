@@ -1,4 +1,5 @@
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from streamer.serve.daemon import EX_CONFIG
 from streamer.settings import Settings, SettingsError, render
+from tests.daemon.running import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +91,34 @@ def test_systemd_gives_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> N
 def test_rendered_settings_give_the_same_settings(tmp_path: Path) -> None:
     settings = Settings(port=1234, models=("a", 'b"\\'), state_directory=tmp_path)
     assert Settings.load(write(tmp_path, render(settings))) == settings
+
+
+def test_no_second_pass_may_be_written_off() -> None:
+    assert Settings(revise="off").revise == Settings(revise="").revise == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"models": "nope"}, "no model 'nope': it is neither a shipped name"),
+        ({"revise": "nope"}, "no Whisper model is named 'nope': name a folder, or one of tiny.en, "),
+        ({"revise": "./nope"}, "no folder ./nope: a Whisper model"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_it_listens(
+    tmp_path: Path, toy: Path, given: dict[str, str], said: str
+) -> None:
+    if "revise" in given:
+        pytest.importorskip("faster_whisper")
+    running = Running(tmp_path, toy, wait=False, **given)
+    try:
+        assert running.process.wait(60) == EX_CONFIG
+        log = running.errors.read_text()
+        assert said in log
+        assert "listening" not in log
+        assert "Traceback" not in log
+    finally:
+        running.stop(signal.SIGKILL)
 
 
 def test_example_file_is_the_rendered_table() -> None:

@@ -13,6 +13,8 @@ import pytest
 from streamer.client import StreamError, SyncRowStream
 from streamer.commands.backends import CommandError, Remote
 from streamer.serve.daemon import EX_CONFIG
+from streamer.serve.moving.peer import Peer, PeerError
+from tests.cli.command import one_line, streamer
 from tests.daemon.certificates import Authority
 from tests.daemon.running import Running, daemon
 from tests.daemon.tenants import bearer, give, until
@@ -91,6 +93,38 @@ def test_only_clients_with_a_certificate(tmp_path: Path) -> None:
         with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
             get(running, stranger)
         assert get(running, known) == 200
+
+
+def test_clients_trust_whom_the_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "certificates")
+    certificate, key = authority.issue("server")
+    with daemon(tmp_path, plant(tmp_path), tls_cert_file=certificate, tls_key_file=key) as running:
+        url = running.url.replace("ws://", "wss://")
+        with pytest.raises(StreamError, match=r"is not trusted .*--ca"), SyncRowStream(url, model="plant"):
+            pass
+        with pytest.raises(PeerError, match=r"is not trusted .*--ca"):
+            Peer(url.removesuffix("/v1/stream")).ask("GET", "/v1/models")
+        with (
+            pytest.raises(StreamError, match=r"can't be used .*PEM"),
+            SyncRowStream(url, model="plant", ca=tmp_path / "nothing.pem"),
+        ):
+            pass
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.pem))
+        with SyncRowStream(url, model="plant") as stream:
+            assert stream.step(ROWS)
+        assert b"plant" in Peer(url.removesuffix("/v1/stream")).ask("GET", "/v1/models")
+
+
+def test_a_daemon_without_tls_is_named_in_one_line(tmp_path: Path) -> None:
+    with daemon(tmp_path, plant(tmp_path)) as running:
+        url = running.url.replace("ws://", "wss://")
+        with pytest.raises(StreamError, match="answers without TLS: use ws://"), SyncRowStream(url, model="plant"):
+            pass
+        with pytest.raises(PeerError, match="answers without TLS: use http://"):
+            Peer(url.removesuffix("/v1/stream")).ask("GET", "/v1/models")
+        done = streamer("transcribe", "--url", url, "-", stdin=bytes(3200))
+        assert "answers without TLS: use ws://" in one_line(done.stderr)
+        assert done.returncode == 1
 
 
 @pytest.mark.parametrize("broken", ["key", "cert", "missing", "ca"])

@@ -216,6 +216,7 @@ CASES = (
         "streamer transcribe talk.m4a",
     ),
     # -- what is no sound ----------------------------------------------------------------------------------------------
+    refused("a short text", put("grüße\n".encode()), f"talk.wav: is a text, not sound{CAN}"),
     refused("a text", put(b"This is text, where audio belongs.\n" * 50), f"talk.wav: is a text, not sound{CAN}"),
     refused(
         "JSON",

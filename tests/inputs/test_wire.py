@@ -110,7 +110,7 @@ CASES = (
     frame(
         "an unknown field",
         '{"type": "start", "samplerate": 8000}',
-        "bad_frame: the control frame can't be used: samplerate: there is no such field",
+        "bad_frame: the control frame can't be used: samplerate: there is no such field: there are type, model, …",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -67,3 +68,20 @@ def test_a_cut_holds_an_unfinished_word_back() -> None:
     letters = task({"tokens": ["<blank>", " ", "a", "b"], "units": "characters", "endpoint": SHORT})
     path = [2, 0] * 48 + [1] + [3, 0] * 10  # the word of b's has begun when the 100 steps are over
     assert texts(play(letters, rows(path, 4))) == ["a" * 48, "b" * 10]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"endpoint": 1.5}, "endpoint: a JSON object of silence, trailing, length is expected, not 1.5"),
+        ({"endpoint": {"pause": 1.0}}, "endpoint.pause: there is no such field: there are silence, trailing, length"),
+        ({"endpoint": {"silence": "1"}}, 'endpoint.silence: "1" is text, and a number is expected'),
+        ({"endpoint": {"silence": 0.0}}, "endpoint.silence: it should be greater than 0"),
+        ({"endpoints": {}}, "endpoints: there is no such field: there are decoder, endpoint, partials, words,"),
+        ({"decoder": 7}, "decoder: a JSON object of kind, beam, "),
+        ({"decoder": "best"}, "decoder.kind: it should be 'greedy' or 'beam'"),
+    ],
+)
+def test_options_that_do_not_fit_are_told_what_would(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        words("greedy").open(options)

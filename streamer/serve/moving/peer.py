@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from streamer.client.connection import tls_trouble
 from streamer.streams.moving import PeerError
 
 __all__ = ["Peer", "PeerError"]
@@ -47,8 +48,9 @@ class Peer:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
-            trouble = PeerError(f"{self.url} can't be reached: {error or type(error).__name__}")
-            trouble.reached = False
+            advice = tls_trouble(error, self.url)
+            trouble = PeerError(advice or f"{self.url} can't be reached: {error or type(error).__name__}")
+            trouble.reached = advice is not None
             raise trouble from error
         if answer.status >= 300:
             reason = _reason(found)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.faults import fault
 from streamer.serve.openai.errors import OpenAIError
 from streamer.serve.openai.multipart import Form, MultipartError, parse_form
 
@@ -65,7 +66,7 @@ def _fields(form: Form) -> TranscriptionRequest:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise OpenAIError(400, f"{name}: {first['msg']}, not {str(first['input'])[:60]!r}", param=name) from error
+        raise OpenAIError(400, fault(first, TranscriptionRequest, first["loc"], "the form"), param=name) from error
 
 
 def _shown(name: str | None) -> str:

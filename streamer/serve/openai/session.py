@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.faults import fault
 from streamer.serve.openai.g711 import alaw_to_pcm, ulaw_to_pcm
 from streamer.serve.strict_json import strict_json
 
@@ -113,7 +114,8 @@ class SessionSettings(_Kept):
         except ValidationError as error:
             first = error.errors()[0]
             param = ".".join(("session", *map(str, first["loc"])))
-            raise RealtimeProblem("invalid_value", f"{param}: {first['msg']}", param) from None
+            text = fault(first, SessionSettings, first["loc"], "session")
+            raise RealtimeProblem("invalid_value", text, param) from None
 
     def to_dict(self) -> dict[str, Any]:
         found = self.model_dump()
@@ -144,7 +146,8 @@ def read_event(data: bytes) -> ClientEvent:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "the event"
-        raise RealtimeProblem("invalid_value", f"{name}: {first['msg']}", name) from None
+        text = fault(first, ClientEvent, first["loc"], "the event")
+        raise RealtimeProblem("invalid_value", text, name) from None
     except ValueError as error:
         raise RealtimeProblem("invalid_json", f"a message is JSON, sound in it is base64: {error}") from None
 

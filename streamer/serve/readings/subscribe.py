@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.faults import faults
 from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.owners import owned_by
@@ -270,5 +271,4 @@ def _control(data: bytes) -> Subscribe | None:
     try:
         return Subscribe.model_validate(found)
     except ValidationError as error:
-        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise WireError("bad_frame", f"the frame can't be used: {where}") from None
+        raise WireError("bad_frame", f"the frame can't be used: {faults(error, Subscribe, 'frame')}") from None

@@ -81,6 +81,7 @@ class StreamConnection:
         self._early: list[list[dict[str, Any]]] = []  # events that came before the ``ready`` frame
         self._sink = self._from_lane  # bound once: the registry compares sinks by identity
         self._done = False  # the stream has ended, or is no longer ours
+        self._behind: WireError | None = None  # what came behind the end, and is refused once the results are sent
         timer = socket.loop.call_later(streams.settings.handshake_seconds, self._start_overdue)
         self._handshake: asyncio.TimerHandle | None = timer
         streams.connections.add(self)
@@ -90,7 +91,7 @@ class StreamConnection:
     def on_message(self, data: bytes, text: bool) -> None:
         if self._unread or self._waiting:  # one read of the socket may hold many messages
             self._unread.append((data, text))
-        elif not self._done:
+        elif not self._done and self._behind is None:
             self._act(data, text)
 
     def _act(self, data: bytes | NDArray[Any], text: bool) -> None:
@@ -108,7 +109,10 @@ class StreamConnection:
         try:
             call()
         except WireError as error:
-            self._refuse(error)
+            if error.code == "bad_order" and self._dialogue.state == "ended" and self._session is not None:
+                self._behind = error
+            else:
+                self._refuse(error)
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after, error.url))
         except NotAttached:  # the sink has the reason and closes the connection; what the client still sent is dropped
@@ -314,7 +318,9 @@ class StreamConnection:
                 self._streams.sent(kind).inc()
         self._send(sent)
         last = events[-1]
-        if last["type"] == "end":
+        if last["type"] == "end" and self._behind is not None:
+            self._refuse(self._behind)
+        elif last["type"] == "end":
             self._close(1000, "end of stream")
         elif last["type"] == "error":  # given up, or resumed by another connection
             self._close(CLOSE_CODES.get(last["code"], 1011), last["message"])

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
+from streamer.faults import fault, shown
 from streamer.json_words import json_trouble
 from streamer.tasks.raw import plain
 from streamer.whole import whole
@@ -160,6 +161,7 @@ class End(_Frame):
 
 
 Frame = Start | Resume | Rows | Marker | End
+FRAMES: Mapping[Any, type[_Frame]] = {"start": Start, "resume": Resume, "rows": Rows, "marker": Marker, "end": End}
 _ADAPTER: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="type")])
 
 
@@ -194,18 +196,13 @@ def _with_whole(document: Any) -> Any:
 def _fault(error: Mapping[str, Any]) -> str:
     """What is wrong with a frame, by the names in its JSON."""
     given, kind = error["input"], error["type"]
-    if kind == "union_tag_not_found":
-        return f'it has no "type": {KNOWN}' if isinstance(given, dict) else f"it is no JSON object: {KNOWN}"
+    if kind in ("union_tag_not_found", "model_attributes_type") and not error["loc"]:
+        if isinstance(given, dict):
+            return f'it has no "type": {KNOWN}'
+        return f"a JSON object is expected, not {shown(given)}: {KNOWN}"
     if kind == "union_tag_invalid":
         return f"there is no frame of the type {json.dumps(given.get('type'))[:60]}: {KNOWN}"
-    where = ".".join(map(str, error["loc"][1:])) or "frame"
-    if kind in ("int_type", "float_type") and isinstance(given, str):
-        return f"{where}: {json.dumps(given)[:60]} is text, and a number is expected: leave out the quotes"
-    if kind in ("int_type", "int_from_float"):
-        return f"{where}: a whole number is expected, not {json.dumps(given)[:60]}"
-    if kind == "extra_forbidden":
-        return f"{where}: there is no such field"
-    return f"{where}: {error['msg']}"
+    return fault(error, FRAMES[error["loc"][0]], error["loc"][1:], "frame")
 
 
 def _too_long(data: bytes, limit: int) -> WireError:
@@ -281,6 +278,8 @@ class Dialogue:
     def follow(self, frame: Frame) -> Frame:
         """Check that the frame may come now, and move to the state after it. Raises :class:`WireError`."""
         opening = isinstance(frame, (Start, Resume))
+        if self.state == "ended" and isinstance(frame, End):
+            return frame  # said twice
         if opening != (self.state == "new") or self.state == "ended":
             raise self._order(frame.type)
         self.state = "ended" if isinstance(frame, End) else "open"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from streamer.faults import faults
 from streamer.refusals import Refused
 from streamer.serve.deltas import written_words
 from streamer.serve.strict_json import strict_json
@@ -42,6 +43,12 @@ class VoskConfig(BaseModel):
         return {"hotwords": phrases} if phrases else {}
 
 
+class VoskMessage(BaseModel):
+    """A text message that configures the stream."""
+
+    config: VoskConfig
+
+
 def parse_text(data: bytes) -> VoskConfig | Literal["eof", "reset"]:
     """Parse a text message, with any spacing. Raises :class:`Refused`."""
     try:
@@ -55,11 +62,9 @@ def parse_text(data: bytes) -> VoskConfig | Literal["eof", "reset"]:
             return "reset"
         if "config" in document:
             try:
-                return VoskConfig.model_validate(document["config"])
+                return VoskMessage.model_validate({"config": document["config"]}).config
             except ValidationError as error:
-                first = error.errors()[0]
-                name = ".".join(map(str, ("config", *first["loc"])))
-                raise Refused("bad_frame", f"{name}: {first['msg']}") from None
+                raise Refused("bad_frame", faults(error, VoskMessage, "the message")) from None
     raise Refused("bad_frame", 'one of {"config": ...}, {"eof": 1} and {"reset": 1} is expected')
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer import __version__
+from streamer.faults import faults
 from streamer.refusals import Refused
 from streamer.serve.wyoming.events import WyomingEvent
 
@@ -47,9 +48,7 @@ def checked(kind: type[M], event: WyomingEvent) -> M:
     try:
         return kind.model_validate(event.data)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "data"
-        raise Refused("bad_frame", f"{event.type[:60]}: {name}: {first['msg']}") from None
+        raise Refused("bad_frame", f"{event.type[:60]}: {faults(error, kind, 'data')}") from None
 
 
 def mono(data: bytes, form: SoundFormat) -> bytes:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Packed
+from streamer.faults import faults
 from streamer.tasks.strict import STRICT
 from streamer.tasks.transcribe.confidence import FEATURES
 
@@ -166,7 +167,7 @@ def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> 
     try:
         options = TranscribeStreamOptions.model_validate(merged)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        problems = faults(error, TranscribeStreamOptions, "options")
         raise ValueError(f"stream options of the task transcribe do not fit: {problems}") from error
     if options.decoder.boundary != model.decoder.boundary:
         raise ValueError("stream options of the task transcribe do not fit: decoder.boundary belongs to the model")
