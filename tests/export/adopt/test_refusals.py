@@ -124,7 +124,7 @@ TWINS = """(float[b, 1, 4] x, float[b, 1, 4] {0}, float[b, 1, 4] {1})
 def test_states_of_one_shape_whose_names_do_not_tell(tmp_path: Path) -> None:
     source = written(tmp_path / "m.onnx", TWINS.format("alpha", "beta", "left", "right"))
     said = "alpha float32 [b, 1, 4] may come back as y or left or right, as does beta"
-    refused(tmp_path, source, "", said, "[state]", 'alpha = "y"', 'beta = "y"')
+    refused(tmp_path, source, "", said, "[state]", 'alpha = "left"', 'beta = "right"')
     adopted = adoption(source, '[state]\nalpha = "left"\nbeta = "right"\n')
     assert adopted.pairs == {"alpha": "left", "beta": "right"}
 
