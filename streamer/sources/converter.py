@@ -25,7 +25,7 @@ FORMATS = (
     *("mpeg", "mpegts", "nistsphere", "nut", "ogg", "rm", "tak", "truehd", "tta", "voc", "w64", "wav", "webm", "wv"),
     "xwma",
 )
-#: Characters at the end of ffmpeg's messages that an error quotes.
+#: Characters at the end of ffmpeg's last message that an error quotes.
 QUOTED = 400
 
 
@@ -42,10 +42,11 @@ class Converter:
         self._what = what
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
+        self._given = os.fspath(given.absolute())
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
         command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
         command += ["-format_whitelist", ",".join(FORMATS), "-i"]
-        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]
+        command += [b"file:" + os.fsencode(self._given), "-map", "0:a:0", "-f", "wav"]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._messages, close_fds=True
@@ -58,11 +59,15 @@ class Converter:
         if self._process.wait() == 0:
             return
         self._messages.seek(0, os.SEEK_END)
-        self._messages.seek(max(0, self._messages.tell() - QUOTED))
-        lines = self._messages.read().decode("utf-8", "replace").strip().splitlines()
+        self._messages.seek(max(0, self._messages.tell() - 10 * QUOTED))  # whole names, even of a line that is cut
+        said = self._messages.read().decode("utf-8", "replace")
+        for name in (f"file:{self._given}", self._given):  # the error has the file's name; a copy's is the daemon's
+            said = said.replace(f"{name}: ", "").replace(name, "the file")
+        lines = said.strip().splitlines()
         if lines and "matches no streams" in " ".join(lines):
             raise SourceError(f"is {self._what} without sound")
-        raise SourceError(f"is {self._what} that ffmpeg can't decode ({lines[-1] if lines else 'it does not say why'})")
+        last = lines[-1][-QUOTED:] if lines else "it does not say why"
+        raise SourceError(f"is {self._what} that ffmpeg can't decode ({last})")
 
     def interrupt(self) -> None:
         """Stop ffmpeg, from any thread. Its output so far can still be read."""

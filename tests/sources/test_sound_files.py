@@ -17,6 +17,7 @@ from streamer.commands.backends import Local
 from streamer.sources import SourceError
 from streamer.sources.channels import Mixer, scale_of
 from streamer.sources.files import AudioFile
+from streamer.sources.memory import MemorySource
 from streamer.sources.source import KEPT, RECENT, Source
 from tests.cli.conftest import RATE
 from tests.inputs.recordings import TALK, UNKNOWN, wav
@@ -26,6 +27,26 @@ LIVE = [("WAV", None), ("AU", None), ("MP3", None), ("OGG", "OPUS"), ("FLAC", No
 
 def _noise(seconds: float, rate: int = 16000) -> NDArray[np.int16]:
     return np.random.default_rng(2).normal(0, 2000, round(seconds * rate)).astype(np.int16)
+
+
+def test_no_message_names_the_copy_that_ffmpeg_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy's path is the daemon's; what ffmpeg says of it reaches clients."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        "#!/bin/sh\nwhile [ $1 != -i ]; do shift; done\n"
+        'echo "[mov @ 0x5] $2: moov atom not found; Error opening input file $2.; $2: Invalid data" >&2\nexit 1\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    damaged = b"\0\0\0\x18ftypM4A " + bytes(100)
+    said = "talk.m4a: is MP4 or M4A that ffmpeg can't decode ([mov @ 0x5] moov atom not found; Error opening input file"
+    with pytest.raises(SourceError) as refused:
+        AudioFile(None, source=MemorySource(damaged), name="talk.m4a")
+    assert str(refused.value) == f"{said} the file.; Invalid data)"
+    (tmp_path / "talk.m4a").write_bytes(damaged)
+    with pytest.raises(SourceError) as refused:
+        AudioFile(tmp_path / "talk.m4a")
+    assert str(refused.value) == f"{tmp_path}/{said} the file.; Invalid data)"
 
 
 @pytest.mark.parametrize(("format", "subtype"), LIVE)

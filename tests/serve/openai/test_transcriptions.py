@@ -140,7 +140,7 @@ def test_an_unknown_model(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"hello " * 100, "not audio"),
+        (b"hello " * 100, "is a text, not sound"),
         (b"", "empty"),
         (recording().getvalue()[:2000], "missing"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
