@@ -51,7 +51,14 @@ def serve(
         typer.echo(str(error), err=True)
         raise typer.Exit(78) from None
     if print_config:
+        from streamer.serve.checked import settings_trouble, settings_warning
+
         typer.echo(render(settings), nl=False)
+        if warning := settings_warning(settings):
+            typer.echo(warning, err=True)
+        if trouble := settings_trouble(settings):
+            typer.echo(trouble, err=True)
+            raise typer.Exit(78)
         return
     from streamer.serve.run import run
 

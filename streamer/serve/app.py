@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app", "create_router"]
 
+#: Paths of WebSockets, which never come here; a plain request does.
+SOCKETS = ("/v1/stream", "/v1/sensors", "/v1/realtime")
 INDEX = """streamer: stateful streaming inference
 
   /v1/stream   WebSocket: one connection, one stream
@@ -156,6 +158,9 @@ async def _not_here(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return problem(405, f"{request.method} is not for {path!r}: {allowed} is", headers=dict(error.headers or {}))
+    if error.status_code == 404 and request.url.path in SOCKETS:
+        text = f"{path!r} is a WebSocket: connect to ws://HOST:PORT{path}; GET /asyncapi.json says what is sent there"
+        return problem(426, text, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     return problem(404, f"there is nothing at {path!r}: GET / says what is where")
 
 

@@ -13,9 +13,9 @@ import uvloop
 
 from streamer.engine.model import ModelError
 from streamer.serve import logs
-from streamer.serve.access.exposure import ExposedError, check_exposure
 from streamer.serve.access.tls import ServerTls, TlsError
 from streamer.serve.access.tokens import TokenFileError
+from streamer.serve.checked import settings_trouble, settings_warning
 from streamer.serve.daemon import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE, Daemon
 from streamer.serve.descriptors import raise_file_limit
 from streamer.serve.notify import Notifier
@@ -47,13 +47,18 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     notifier = Notifier.from_environment()
     raise_file_limit(settings)
     try:
-        check_exposure(settings)
+        if trouble := settings_trouble(settings):
+            log.error(trouble)
+            notifier.close()
+            return EX_CONFIG
         tls = ServerTls.of(settings)
         check_names(settings)
-    except (ExposedError, TlsError, ModelError) as error:
+    except (TlsError, ModelError) as error:
         log.error(str(error))
         notifier.close()
         return EX_CONFIG
+    if warning := settings_warning(settings):
+        log.warning(warning)
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:

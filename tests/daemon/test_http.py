@@ -12,7 +12,10 @@ def test_pages(served: Running) -> None:
     assert served.get("/readyz") == (200, "ready\n")
     assert "/v1/stream" in served.get("/")[1]
     assert served.get("/nothing")[0] == 404
-    assert served.get("/v1/stream")[0] in (404, 426)
+    for path in ("/v1/stream", "/v1/sensors", "/v1/realtime"):
+        status, text = served.get(path)
+        assert status == 426
+        assert f"'{path}' is a WebSocket: connect to ws://HOST:PORT{path}" in text
 
 
 def test_models(served: Running) -> None:

@@ -87,6 +87,12 @@ def test_a_writer_gets_no_forecasts_back(served: Served) -> None:
     assert 'streamer_denied_requests_total{reason="scope"}' in served.ask("admin", "GET", "/metrics").text
 
 
+def test_a_sensor_in_brackets_is_found(served: Served) -> None:
+    assert served.post("alice", "[a]", 1).status == 200
+    for pattern in ("[[]a]", "%5B%5B%5Da%5D"):
+        assert json.loads(served.ask("alice", "GET", f"/v1/forecast?match={pattern}").text)["streams"] == ["[a]"]
+
+
 def test_a_writers_socket_gets_no_forecasts(served: Served) -> None:
     async def go() -> None:
         url = f"ws://127.0.0.1:{served.running.port}/v1/sensors"
@@ -120,10 +126,11 @@ def test_the_metrics_page_has_only_ones_own(served: Served) -> None:
         return set(re.findall(r'streamer_forecast_reading\{stream="([^"]+)"', served.ask(name, "GET", "/metrics").text))
 
     assert "private" in named("alice")
-    assert named("reader") <= {"shared"}
+    own = {"shared", "blind", "mute"}  # of the writer, whom the reader shares with
+    assert named("reader") <= own
     assert {"alice/private", "writer/shared"} <= named("admin")
     top = re.findall(r'streamer_anomaly_top\{stream="([^"]+)"', served.ask("reader", "GET", "/metrics").text)
-    assert set(top) <= {"shared"}
+    assert set(top) <= own
 
 
 def test_nobody_hears_of_anothers(served: Served) -> None:

@@ -186,3 +186,32 @@ def test_the_effective_settings_show_none(tmp_path: Path) -> None:
     settings = Settings.load(write(tmp_path, 'mqtt_password = "123456789"\n'))
     assert settings.mqtt_password.get_secret_value() == "123456789"
     assert "123456789" not in render(settings) + repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"mqtt_host": "h", "mqtt_topics": "a/#/b"}, "MQTT subscription 'a/#/b': # stands for all levels"),
+        ({"mqtt_topics": "a/#/b"}, "MQTT subscription 'a/#/b'"),
+        ({"mqtt_host": "h", "mqtt_prefix": "a/+"}, "MQTT prefix 'a/+' is not a topic"),
+        ({"host": "0.0.0.0"}, "host 0.0.0.0 can be reached from other machines"),
+    ],
+)
+@pytest.mark.parametrize("more", [["--print-config"], []])
+def test_what_serve_refuses_is_refused_when_it_is_shown(
+    tmp_path: Path, given: dict[str, str], expected: str, more: list[str]
+) -> None:
+    lines = [f'state_directory = "{tmp_path}"', *(f'{name} = "{value}"' for name, value in given.items())]
+    path = write(tmp_path, "\n".join(lines))
+    command = [sys.executable, "-m", "streamer", "serve", "--config", str(path), "--port", "0", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert expected in done.stderr
+    assert ("mqtt_topics =" in done.stdout) == bool(more)
+
+
+def test_topics_without_a_broker_are_warned_of(tmp_path: Path) -> None:
+    path = write(tmp_path, f'state_directory = "{tmp_path}"\nmqtt_topics = ["a/b"]')
+    command = [sys.executable, "-m", "streamer", "serve", "--config", str(path), "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "mqtt_topics is set without mqtt_host" in done.stderr) == (0, True)

@@ -304,6 +304,16 @@ SENT = (
         source=INFLUX,
         path="/api/v2/write?org=o&bucket=b&precision=s&consistency=one",
     ),
+    sent(
+        "an unknown precision",
+        "m v=1",
+        {},
+        "?precision='h2': give one of ns, n, us, u, ms, s, m, h",
+        400,
+        INFLUX,
+        path="/write?precision=h2",
+    ),
+    sent("hours", "m,host=h.hours v=1 476256", None, status=204, source=INFLUX, path="/write?precision=h"),
     sent("is it there", "", None, status=204, source=INFLUX, method="GET", path="/ping"),
     sent("is it well", "", {"name": "influxdb", "status": "pass"}, source=INFLUX, method="GET", path="/health"),
     sent(

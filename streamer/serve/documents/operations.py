@@ -140,7 +140,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Readings in InfluxDB's line protocol",
         NOTHING,
         NO_SENSORS,
-        {"precision": {"enum": ["ns", "us", "ms", "s"]}},
+        {"precision": {"enum": ["ns", "us", "ms", "s", "m", "h"]}},
         {TEXT: RAW},
     ),
     ("POST", "/write"): Operation(

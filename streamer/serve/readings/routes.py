@@ -176,7 +176,7 @@ class ReadingRoutes:
 
         precision = request.query_params.get("precision") or "ns"
         if precision not in UNITS:
-            raise BodyError(400, f"precision {precision[:20]!r}: ns, us, ms or s")
+            raise BodyError(400, f"?precision={precision[:20]!r}: give one of {', '.join(UNITS)}")
         body = await self._body(request)
         parsed = await in_thread(lambda: parse(body, UNITS[precision]), len(body))
         receipt = await self._take(request, parsed, "line_protocol")
