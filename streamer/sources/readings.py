@@ -181,9 +181,6 @@ class Readings:
             found.insert(0, f"{text.foreign} {lines} not UTF-8, read as cp1252, the first: line {line}, {shown!r}")
         return found
 
-    def _strange(self, names: Collection[str]) -> str:
-        return "" if self.strange is None else self.strange(names)
-
     def _begin(self) -> None:
         """Read the beginning. Raises :class:`SourceError`, the same one on every call."""
         if self._refused is not None:
@@ -207,7 +204,7 @@ class Readings:
             return
         begun = first.lstrip("\x1e \t\ufeff")
         if begun[:1] in ("{", "["):
-            objects = Objects(text, self.report, lambda: self.columns, self._strange)
+            objects = Objects(text, self.report, lambda: self.columns, lambda: self.strange)
             objects.begin()
             self._found = objects
         elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
@@ -218,7 +215,7 @@ class Readings:
             for pattern, what in STRANGERS:
                 if pattern.fullmatch(first):
                     raise SourceError(what)
-            table = SourceTable(text, self.report, lambda: self.columns, self.whole, self._strange)
+            table = SourceTable(text, self.report, lambda: self.columns, self.whole, lambda: self.strange)
             table.begin(self.columns.names)
             self._found = table
 

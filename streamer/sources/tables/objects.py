@@ -55,7 +55,7 @@ class Objects:
         lines: Lines,
         report: TableReport,
         columns: Callable[[], Columns],
-        strange: Callable[[Collection[str]], str] = lambda names: "",
+        strange: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
     ) -> None:
         self._report, self._columns, self._strange = report, columns, strange
         self._strangers: dict[tuple[str, ...], str] = {}  # answers by the keys of flat objects
@@ -130,10 +130,12 @@ class Objects:
         return Row(at, values, stream)
 
     def _why_strange(self, parsed: Mapping[str, Any]) -> str:
+        if (strange := self._strange()) is None:
+            return ""
         keys = tuple(parsed)
         why = self._strangers.get(keys)
         if why is None:
-            why = self._strange(_keys(parsed))
+            why = strange(_keys(parsed))
             if len(self._strangers) < SAMPLE and not any(isinstance(value, dict | list) for value in parsed.values()):
                 self._strangers[keys] = why
         return why

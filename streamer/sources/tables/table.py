@@ -52,7 +52,7 @@ class SourceTable:
         report: TableReport,
         columns: Callable[[], Columns],
         eager: bool,
-        strange: Callable[[Collection[str]], str] = lambda names: "",
+        strange: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
     ) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
         self._strange = strange
@@ -75,7 +75,9 @@ class SourceTable:
 
     def _plan(self) -> None:
         columns, report = self._columns(), self._report
-        if why := self._strange(self.names):  # another header: its lines are of another kind
+        if (strange := self._strange()) is not None and (
+            why := strange(self.names)
+        ):  # another header: its lines are of another kind
             raise SourceError(f"line {self._lines.number} {why}")
         roles = self._roles = guess_columns(self.names, columns, self._sample)
         for note in roles.notes:
