@@ -148,6 +148,7 @@ class Metrics:
         self.closed_http_connections = counter(
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
+        self.waiting_connections = gauge("waiting_connections", "WebSocket connections that wait for their handshake")
         self.grpc_calls = gauge("grpc_calls", "gRPC calls under way, streams among them")
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.uploads = gauge("uploads", "recordings that are being transcribed")

@@ -34,6 +34,8 @@ GUARDED = {"STREAMER_MAX_LOAD": "0.7", "STREAMER_OVERLOAD_SECONDS": "0"}
 ARRIVALS, MOST, SURPLUS_ARRIVALS, SECONDS = 20, 600, 100, 12.0
 #: Files that are sent during live streams.
 FILES = 8
+#: Clients that come in one instant, at least.
+STORM = 1000
 #: Numbers of clients, as multiples of the number that fits.
 OFFERED = (1.5, 3.0)
 #: The most seconds from the end of the overload until results are in time again.
@@ -149,7 +151,7 @@ async def _attack(crowd: Crowd, daemon: setup.Served, scale: Scale) -> list[Atta
     begin = loop.time()
     await crowd.leave(fits)
     rows.append(await _recovery(crowd, begin, "once the others have left"))
-    count = round(fits * OFFERED[-1]) - fits
+    count = max(round(STORM * scale.share), round(fits * OFFERED[-1]) - fits)
     async with _storm(crowd.port, count):
         rows.append(await _recovery(crowd, loop.time(), f"while {count} come in one instant"))
     await crowd.leave(fits // 2)

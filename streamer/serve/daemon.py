@@ -23,6 +23,7 @@ from streamer.serve import logs
 from streamer.serve.access.gate import Access, Gate
 from streamer.serve.access.tls import ServerTls
 from streamer.serve.app import create_app
+from streamer.serve.arrivals import Arrivals
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
 from streamer.serve.disk_threads import set_disk_threads
@@ -98,6 +99,9 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self.watch, self.turns = LoopWatch(loop), Turns(loop)
         self.metrics.loop_late.set_function(self.watch.behind)
+        refused = self.metrics.refusals.labels("arrivals").inc
+        self.arrivals = Arrivals(loop, settings.max_connections, settings.handshake_seconds, refused)
+        self.metrics.waiting_connections.set_function(self.arrivals.__len__)
         self.registry = Registry(
             settings,
             self.metrics,
@@ -114,7 +118,7 @@ class Daemon:
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory, self.access, tls)
         self.realtime = Realtime(self.streams)
-        self.vosk = VoskServer(self.streams, self.access, self.turns)
+        self.vosk = VoskServer(self.streams, self.access, self.turns, self.arrivals)
         self.wyoming = WyomingServer(self.streams, self.access)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
@@ -190,6 +194,7 @@ class Daemon:
             access=self.access,
             admit=self._admit,
             turns=self.turns,
+            arrivals=self.arrivals,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,

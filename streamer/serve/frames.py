@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Cutter"]
+__all__ = ["Cutter", "clip_reason"]
 
 BINARY_AND_FINAL = 0x82
 MASKED = 0x80
@@ -65,3 +65,8 @@ class Cutter:
             self._uncut = True
             return payload, end
         return payload, payload + length
+
+
+def clip_reason(reason: str) -> str:
+    """Cut a close reason to 123 bytes of UTF-8, its limit."""
+    return reason.encode()[:120].decode(errors="ignore")

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C where that is built
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from streamer import tracing
-from streamer.serve.access.gate import SUBPROTOCOL, Access
+from streamer.serve.access.gate import Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
-from streamer.serve.frames import Cutter
+from streamer.serve.arrivals import Arrivals
+from streamer.serve.frames import Cutter, clip_reason
+from streamer.serve.responder import Responder
 from streamer.serve.stream.protocol import Binary, WireError, encode
 from streamer.serve.traced import request_headers
 from streamer.serve.turns import Turns
+from streamer.serve.upgrades import choose_subprotocol, headers_of_upgrade, offered_subprotocols
 
-__all__ = ["Responder", "Socket"]
+__all__ = ["Socket"]
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +40,6 @@ WHOLE_PING = 0x89
 SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
 #: Close codes of connections that ended as they should.
 WELL = (1000, 1001, 1005, 1012)
-REALTIME = Subprotocol("realtime")
-
-
-class Responder(Protocol):
-    """The peer that handles a connection's messages. All calls come from the event loop; they must not block."""
-
-    def on_message(self, data: bytes, text: bool) -> None: ...
-    def on_writable(self) -> None: ...
-    def on_stalled(self) -> None: ...
-    def on_closed(self, code: int) -> None: ...
 
 
 class Socket(asyncio.Protocol):
@@ -70,6 +62,7 @@ class Socket(asyncio.Protocol):
         access: Access,
         admit: Callable[[str], Callable[[Socket], Responder] | tuple[int, str]],
         turns: Turns,
+        arrivals: Arrivals,
         max_frame_bytes: int,
         ping_seconds: float,
         send_seconds: float,
@@ -79,7 +72,7 @@ class Socket(asyncio.Protocol):
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._access, self._admit, self._turns = access, admit, turns
+        self._access, self._admit, self._turns, self._arrivals = access, admit, turns, arrivals
         self.grant: Grant = ANYONE
         self.span: tracing.Span | None = None  # from the handshake to the end
         self._ping_seconds = ping_seconds
@@ -89,9 +82,12 @@ class Socket(asyncio.Protocol):
         #: The client's path and query, from the handshake on.
         self.target = ""
         # no extensions: audio doesn't deflate, bombs do
-        self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
+        self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=choose_subprotocol)
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # set after the handshake
+        self._arriving = False  # the request waits for its turn
+        self._refusal: str | None = None
+        self._new = True  # nothing came behind the handshake yet
         self._peer: Responder | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
@@ -122,18 +118,36 @@ class Socket(asyncio.Protocol):
         self._heard = True
         if self.grant.bytes is not None and (seconds := self.grant.spend(len(data))):
             self._wait(seconds)
-        if self._cutter is None:
-            end = data.find(b"\r\n\r\n") + 4
-            self._decode(data[:end] if end > 3 else data)
-            data = data[end:] if end > 3 else b""
-        if self._cutter is None:
-            self._flush()
-        elif self._uncut is not None:
+        if self._arriving or self._uncut is not None:
             self._late += data
+        elif self._cutter is None:
+            self._late, self._arriving = bytearray(data), True
+            self._arrivals.wait(self._arrive)
+            self._read_or_not()
         else:
-            self._uncut = self._cutter.cut(data)
-            if self._work():
-                self._turns.wait(self._work)
+            self._cut(self._cutter, data)
+
+    def _arrive(self, refusal: str | None) -> None:
+        """Handle the request, or a part of it. ``refusal``: why it comes to nothing, whoever asks."""
+        data, self._late, self._arriving = bytes(self._late), bytearray(), False
+        if self.closing:  # the client left before its turn
+            return
+        self._refusal = refusal
+        end = data.find(b"\r\n\r\n") + 4
+        self._decode(data[:end] if end > 3 else data)
+        self._flush()
+        self._read_or_not()
+        if self._cutter is not None and end > 3 and data[end:]:
+            self._cut(self._cutter, data[end:])
+
+    def _cut(self, cutter: Cutter, data: bytes) -> None:
+        began = monotonic()
+        self._uncut = cutter.cut(data)
+        if self._work():
+            self._turns.wait(self._work)
+        if self._new:
+            self._new = False
+            self._arrivals.spend(monotonic() - began)
 
     def _work(self) -> bool:
         """Handle some of the frames that were read. True if more can be handled."""
@@ -243,7 +257,7 @@ class Socket(asyncio.Protocol):
 
     def _read_or_not(self) -> None:
         wanted = not self._paused and self._uncut is None and (self._pong is None or self.writable)
-        wanted = wanted and self._waiting is None
+        wanted = wanted and self._waiting is None and not self._arriving
         if wanted is not self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:
@@ -256,7 +270,7 @@ class Socket(asyncio.Protocol):
         if self.closing or self._transport.is_closing():
             return
         if self._codec.state is OPEN:
-            self._codec.send_close(code, _clip(reason))
+            self._codec.send_close(code, clip_reason(reason))
         self._linger()
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -266,10 +280,11 @@ class Socket(asyncio.Protocol):
             self._overdue.cancel()
         self.target = request.path
         response: Response = self._codec.accept(request)
+        headers = headers_of_upgrade(request)
         peer: Callable[[Socket], Responder] | None = None
         if response.status_code == 101:
             try:
-                peer = self._admitted(request)
+                peer = self._admitted(request, headers)
             except Denied as denied:
                 response = self._codec.reject(denied.status, denied.message.rstrip("\n") + "\n")
                 response.headers.update(denied.headers)
@@ -279,19 +294,20 @@ class Socket(asyncio.Protocol):
             self.closing = True
             self._transport.close()
             return
-        headers = request_headers({name.lower(): value for name, value in request.headers.raw_items()})
-        self.span = tracing.begin("connection", {"url.path": request.path.partition("?")[0]}, headers)
+        path = request.path.partition("?")[0]
+        self.span = tracing.begin("connection", {"url.path": path}, request_headers(headers))
         with tracing.under(self.span):
             self._peer = peer(self)
         self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
 
-    def _admitted(self, request: Request) -> Callable[[Socket], Responder]:
+    def _admitted(self, request: Request, headers: dict[str, str]) -> Callable[[Socket], Responder]:
         """Raises :class:`Denied`."""
+        if self._refusal is not None:
+            raise Denied(503, "", self._refusal, 1.0)
         path = request.path.partition("?")[0]
-        headers = {name.lower(): ", ".join(request.headers.get_all(name)) for name in request.headers}
         address = (self._transport.get_extra_info("peername") or ("",))[0]
-        offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
+        offered = offered_subprotocols(headers)
         self.grant = self._access.admit("GET", self._route or path, headers, address, offered)
         admitted = self._admit(path)
         if isinstance(admitted, tuple):
@@ -381,13 +397,3 @@ class Socket(asyncio.Protocol):
                 self._transport.write(b"".join(output))
             if output[-1] == b"" and self._transport.can_write_eof():  # the codec's mark for end of file
                 self._transport.write_eof()
-
-
-def _subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """One of our subprotocols if the client offers it: browsers close a connection whose offer is not answered."""
-    return next((known for known in (Subprotocol(SUBPROTOCOL), REALTIME) if known in offered), None)
-
-
-def _clip(reason: str) -> str:
-    """Cut a close reason to 123 bytes of UTF-8, its limit."""
-    return reason.encode()[:120].decode(errors="ignore")

@@ -15,6 +15,7 @@ from bench.attack.clients import BINARY, PING, PONG, UPGRADE, frame
 from streamer.metrics import Metrics
 from streamer.serve import websocket
 from streamer.serve.access.gate import Access
+from streamer.serve.arrivals import Arrivals
 from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings
@@ -65,7 +66,7 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         here.setblocking(False)
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        turns, peers = Turns(loop), list[Echo]()
+        turns, peers, arrivals = Turns(loop), list[Echo](), Arrivals(loop, 8, 60)
         access = Access(Settings(), Metrics(CollectorRegistry()))
 
         def admit(path: str) -> Callable[[Socket], Echo]:
@@ -79,7 +80,14 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
             server = SimpleNamespace(connections=set())
             bounds = {"max_frame_bytes": 2**20, "ping_seconds": 60, "send_seconds": 60, "linger_seconds": 1}
             return Socket(
-                config=None, server_state=server, app_state={}, access=access, admit=admit, turns=turns, **bounds
+                config=None,
+                server_state=server,
+                app_state={},
+                access=access,
+                admit=admit,
+                turns=turns,
+                arrivals=arrivals,
+                **bounds,
             )  # type: ignore[arg-type]
 
         transport, wire = await loop.create_connection(make, sock=there)

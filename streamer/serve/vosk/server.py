@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamer.serve.access.gate import Access
+    from streamer.serve.arrivals import Arrivals
     from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.turns import Turns
 
@@ -28,7 +29,7 @@ STREAM_PATH = "/v1/stream"
 class VoskServer:
     """Lives on the event loop."""
 
-    def __init__(self, streams: StreamConnections, access: Access, turns: Turns) -> None:
+    def __init__(self, streams: StreamConnections, access: Access, turns: Turns, arrivals: Arrivals) -> None:
         self._streams, settings = streams, streams.settings
         self.connections: set[Socket] = set()  # sockets add themselves, as they do at uvicorn
         self._port = ProtocolPort(settings, streams.metrics, "vosk", settings.vosk_port)
@@ -40,6 +41,7 @@ class VoskServer:
             access=access,
             admit=self._admit,
             turns=turns,
+            arrivals=arrivals,
             route=STREAM_PATH,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
