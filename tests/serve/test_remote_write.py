@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from streamer.metrics import Metrics
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.readings import remote_write
-from streamer.serve.readings.parsed import READING, TOGETHER, BodyError, Names, Parsed
+from streamer.serve.readings.parsed import KEPT_SECONDS, READING, TOGETHER, BodyError, Names, Parsed
 from streamer.serve.readings.remote_write import negotiate, unpack
 from tests.serve.senders import field, integer, refused, request_v1, request_v2, sample, snappy
 
@@ -125,7 +126,36 @@ def test_names_that_are_remembered_are_bounded_by_their_size() -> None:
         assert names.keep((b"%d" % number, b"x" * 50), "name") == "name"
         assert 0 < len(names) < 10
     names.keep((b"x" * 2000,), "name")
-    assert (b"x" * 2000,) not in names
+    assert names[(b"x" * 2000,)] is None
+
+
+def test_names_that_nobody_uses_are_forgotten_and_those_in_use_stay() -> None:
+    now = [0.0]
+    names = Names(clock=lambda: now[0])
+    names.keep((b"steady",), "steady")
+    for second in range(0, 7200, 10):
+        now[0] = float(second)
+        names.keep((b"once", b"%d" % second), f"once {second}")
+        if second % 300 == 0:  # as rarely as a name may come and still be here
+            assert names[(b"steady",)] == "steady"
+        assert len(names) <= 2 * KEPT_SECONDS / 10 + 3
+    for ago in (0, KEPT_SECONDS):
+        assert names[b"once", b"%d" % (second - ago)] == f"once {second - ago:.0f}"
+    assert names[b"once", b"%d" % (second - 2 * KEPT_SECONDS - 10)] is None
+
+
+def test_names_are_kept_once_when_threads_ask_for_them() -> None:
+    names = Names(10_000)
+    keys = [(b"%d" % number,) for number in range(400)]
+
+    def ask(_: int) -> None:
+        for key in keys:
+            found = names[key] or names.keep(key, key[0].decode())
+            assert found == key[0].decode()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(40)))
+    assert 0 < len(names) < 60
 
 
 @pytest.mark.parametrize(

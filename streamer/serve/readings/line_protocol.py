@@ -74,7 +74,7 @@ def _plain(line: re.Match[bytes], unit: float, found: Collected) -> bool:
     try:
         for field in (fields,) if b"," not in fields else fields.split(b","):
             key, _, value = field.partition(b"=")
-            if (name := _names.get((series, key))) is None:
+            if (name := _names[series, key]) is None:
                 return False
             if value[-1] > ord("9"):
                 if INTEGER.fullmatch(value) is None:
@@ -125,7 +125,7 @@ def _line(text: bytes, unit: float, found: Collected) -> None:
         if value[:1] == b'"':
             strings += 1
             continue
-        readings.append((_names.get((series, key)) or _name(series, key), _number(value)))
+        readings.append((_names[series, key] or _name(series, key), _number(value)))
     for name, value in readings:
         found.add(name, at, value)
     if strings:

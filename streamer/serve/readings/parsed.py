@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -35,8 +37,9 @@ __all__ = [
 ]
 
 FAULTS = 10  # reported in words; more are only counted
-#: Bound of the cache of names, in bytes of keys and names, roughly.
-KEPT_BYTES = 2**25
+#: Bound of the cache of names, in bytes of keys and names, roughly; and the seconds that an unused one stays, at least.
+#: Most sensors report more often than every five minutes.
+KEPT_BYTES, KEPT_SECONDS = 2**25, 300.0
 EACH, PART = 150, 50  # further bytes of an entry, and of each object in it
 
 #: Bytes of memory that a reading takes while its body is read, much more than a short line; and readings that are
@@ -104,22 +107,44 @@ class Collected:
         return Parsed(ReadingBatch.made(self.names, self.times, self.values), dict(self.skipped), self.faults)
 
 
-class Names(dict[K, str]):
-    """A cache of names by their raw bytes; emptied when full, so that its memory is bounded."""
+class Names(dict[K, str | None]):
+    """A cache of names by their raw bytes: ``names[key]`` is None for a key that is not here.
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    An entry that nobody asks for is dropped after :data:`KEPT_SECONDS` to twice that, so that names which come once do
+    not fill the memory. There are two generations: what is found in the older one moves to the younger one, which
+    becomes the older one in its turn. Each has half of ``limit``, in bytes. Thread-safe.
+    """
+
+    def __init__(self, limit: int = KEPT_BYTES, clock: Callable[[], float] = monotonic) -> None:
         super().__init__()
-        self._limit, self._size = limit, 0
+        self._half, self._clock = limit // 2, clock
+        self._older: dict[K, str | None] = {}
+        self._size, self._turn = 0, clock() + KEPT_SECONDS
+        self._lock = Lock()
+
+    def __missing__(self, key: K) -> str | None:
+        with self._lock:
+            if (name := self._older.pop(key, None)) is not None:
+                self._add(key, name)
+        return name
 
     def keep(self, key: K, name: str) -> str:
+        with self._lock:
+            self._add(key, name)
+        return name
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._older)
+
+    def _add(self, key: K, name: str) -> None:
         size = EACH + len(name) + sum(map(len, key)) + PART * len(key)
-        if self._size + size > self._limit:
+        if self._size + size > self._half or self._clock() >= self._turn:
+            self._older = dict(self)
             self.clear()
-            self._size = 0
-        if size <= self._limit:
+            self._size, self._turn = 0, self._clock() + KEPT_SECONDS
+        if size <= self._half:
             self[key] = name
             self._size += size
-        return name
 
 
 def fleet_of(source: Readings, sensors: Sensors, model: str | None) -> Fleet:

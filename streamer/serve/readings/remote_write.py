@@ -134,7 +134,7 @@ def _add_known(names: list[str], series: list[bytes], found: Collected) -> None:
 def _series_v1(data: bytes, found: Collected) -> None:
     series = _decode("Series", data)
     labels = tuple(series.labels)
-    name = _names.get(labels) or _new(labels, _pairs_v1, series, found)
+    name = _names[labels] or _new(labels, _pairs_v1, series, found)
     if name is None:
         return
     _samples(name, series, found)
@@ -165,7 +165,7 @@ def _parse_v2(body: bytes, limit: int) -> Parsed:
             if count := len(series.samples):
                 found.fault("name", f"a series refers to a symbol beyond the {len(symbols)} given", count)
             continue
-        name = _names.get(labels) or _new(labels, _pairs_v2, series, found)
+        name = _names[labels] or _new(labels, _pairs_v2, series, found)
         if name is not None:
             _samples(name, series, found)
     return found.done()
