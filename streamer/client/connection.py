@@ -9,10 +9,11 @@ import ssl
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidMessage
 
 from streamer.client.errors import MOVED, StreamError
 
-__all__ = ["Connection", "dial", "followed", "socket_url", "tls_trouble", "without_secrets"]
+__all__ = ["Connection", "dial", "followed", "socket_url", "tls_advice", "tls_trouble", "without_secrets"]
 
 #: A connection is closed after this many silent intervals in a row. One would be too few: a process that was stopped
 #: for a while finds the clock advanced before it has read the data that arrived meanwhile.
@@ -71,6 +72,12 @@ def tls_trouble(error: BaseException, url: str) -> str | None:
         scheme = "http" if url.startswith("http") else "ws"
         return f"{shown} answers without TLS: use {scheme}:// instead of {scheme}s://, or give it a certificate"
     return None
+
+
+def tls_advice(error: BaseException, url: str) -> str:
+    """Words to add where an address without TLS gave no HTTP: a daemon with TLS answers like that, and so does one that
+    goes down at that moment."""
+    return "; with TLS use wss://" if isinstance(error, InvalidMessage) and url.startswith("ws:") else ""
 
 
 def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:

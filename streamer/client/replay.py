@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from streamer.client.bounds import ReplayBounds
 from streamer.client.buffer import Item, ReplayBuffer
-from streamer.client.connection import Connection, dial, followed, socket_url, tls_trouble, without_secrets
+from streamer.client.connection import Connection, dial, followed, socket_url, tls_advice, tls_trouble, without_secrets
 from streamer.client.errors import ASLEEP, MOVED, PASSING, PASSING_LATER, StreamError
 
 __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
@@ -266,7 +266,7 @@ class ReplayClient:
             except (OSError, TimeoutError, WebSocketException) as error:
                 if self.id is None and (trouble := tls_trouble(error, self.url)) is not None:
                     raise StreamError("refused", trouble) from error
-                reason = str(error) or type(error).__name__
+                reason = (str(error) or type(error).__name__) + tls_advice(error, self.url)
             except asyncio.CancelledError:
                 if open_socket is not None:
                     open_socket.transport.abort()  # a cancelled closing handshake would leave it open

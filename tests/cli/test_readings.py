@@ -53,6 +53,24 @@ def test_a_long_table(tmp_path: Path) -> None:
     assert values(tmp_path, two, id="b", time="a") == [("3.ts", 2, 1)]
 
 
+@pytest.mark.parametrize(
+    ("named", "missing"),
+    [({"time": "when"}, "has no time (when)"), ({"id": "plant"}, "has no name (plant)"),
+     ({"id": ("site", "plant")}, "has no name (site, plant)"), ({"values": ("rpm",)}, "has no value (rpm)")],
+)  # fmt: skip
+def test_a_record_without_a_key_that_was_named_is_a_bad_line(
+    tmp_path: Path, named: dict[str, str | tuple[str, ...]], missing: str
+) -> None:
+    whole = {"ts": 2, "when": 2, "id": "a", "site": "s", "plant": "p", "value": 4, "rpm": 5}
+    bare = {"ts": 1, "id": "a", "site": "s", "value": 3}
+    for records in ([bare, whole], [whole, bare, whole]):
+        rows, said, source = read(tmp_path, "".join(json.dumps(each) + "\n" for each in records), **named)
+        assert rows
+        assert {time for _, time, _ in rows} == {2}
+        assert source.bad == 1
+        assert missing in said[0]
+
+
 def test_ndjson(tmp_path: Path) -> None:
     text = '{"ts":1630424257.0,"id":"pump1","temperature":73.9,"state":"on"}\n{"ts":1630424258,"value":null}\n'
     assert values(tmp_path, text) == [("pump1.temperature", 1630424257, 73.9), ("value", 1630424258, None)]

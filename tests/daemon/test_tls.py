@@ -73,6 +73,11 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> Non
             assert get(running, trusted, "/v1/models", **bearer(secret)) == 200
         with pytest.raises(StreamError), SyncRowStream(url, model="plant", token=secret, retry_seconds=0):
             pass  # of an authority that the system does not know
+        with (
+            pytest.raises(StreamError, match=r"unreachable.*with TLS use wss://"),
+            SyncRowStream(running.url, model="plant", token=secret, retry_seconds=0),
+        ):
+            pass
         with pytest.raises((http.client.HTTPException, OSError)):
             running.get("/readyz")
         assert running.stop() == 0

@@ -148,10 +148,13 @@ class Objects:
         return () if found is None else (found,)
 
     def _time(self, record: ObjectRecord, clocks: tuple[str, ...], together: list[ObjectRecord]) -> float | None:
+        columns = self._columns()
         if record.time is None and not clocks:
             return None
         parts = [self._cell(name, at_path(record.values, name)) for name in clocks]
         if clocks and all(part is None for part in parts):
+            if columns.times:
+                raise ValueError(f"has no time ({', '.join(clocks)})"[:120])
             return None
         cell = (
             self._cell("time", record.time)
@@ -165,7 +168,6 @@ class Objects:
                 values = [at_path(other.values, name) for name in clocks] if clocks else [other.time]
                 if all(isinstance(v, str | int | float) for v in values):
                     sample.append(" ".join(map(str, values)))
-            columns = self._columns()
             self._clock = Clock(name, sample, columns.time_format, find_zone(columns.zone))
             if self._clock.note:
                 self._report.note(self._clock.note)
@@ -197,6 +199,8 @@ class Objects:
             names = (found,)
         parsed = [at_path(record.values, name) for name in names]
         if any(part is NOTHING or isinstance(part, dict | list) for part in parsed):
+            if columns.ids:
+                raise ValueError(f"has no name ({', '.join(names)})"[:120])
             return None, names
         return check_name(".".join(str(part).strip() for part in parsed)), names
 
