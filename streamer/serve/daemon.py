@@ -99,9 +99,6 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self.watch, self.turns = LoopWatch(loop), Turns(loop)
         self.metrics.loop_late.set_function(self.watch.behind)
-        refused = self.metrics.refusals.labels("arrivals").inc
-        self.arrivals = Arrivals(loop, settings.max_connections, settings.handshake_seconds, refused)
-        self.metrics.waiting_connections.set_function(self.arrivals.__len__)
         self.registry = Registry(
             settings,
             self.metrics,
@@ -110,6 +107,14 @@ class Daemon:
             quota=self.access.max_streams,
             behind=self._behind,
         )
+        self.arrivals = Arrivals(
+            loop,
+            settings.max_connections,
+            settings.handshake_seconds,
+            self.metrics.refusals.labels("arrivals").inc,
+            self.registry.headroom.taken,
+        )
+        self.metrics.waiting_connections.set_function(self.arrivals.__len__)
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
         self.versions = (self.registry, SensorVersions(self.sensors), self.generators)

@@ -86,6 +86,11 @@ class Headroom:
         """The share of the lanes' time that the model's sending streams take."""
         return engine.load.share(self._sending(engine)[0])
 
+    def taken(self) -> float:
+        """The part that is taken, 0 to 1, of what streams in real time may take of the lanes' time."""
+        total = sum(map(self.share, list(self._engines.values())))
+        return min(1.0, total / (self._settings.max_load or 1.0))
+
     def _full(self, engine: Engine) -> tuple[str, float] | None:
         most = self._settings.max_load
         engines = list(self._engines.values())

@@ -81,6 +81,7 @@ class Registry:
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota, behind)
+        self.headroom = self._admission.headroom
         self._reloader = self._admission.versions = Reloader(
             self._engines,
             settings,
@@ -96,8 +97,7 @@ class Registry:
         self.mover = Mover(self._table, self.keeper, self._admission, settings.stuck_seconds)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
-        self._draining = False
-        self._stop = Event()
+        self._draining, self._stop = False, Event()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Registry:
         self.keeper.start()
 
     def _start(self, engine: Engine) -> None:
-        self._admission.headroom.watch(engine)
+        self.headroom.watch(engine)
         if self._gather is not None:
             engine.gather(self._gather)
         served = {engine, *self._engines.values()}

@@ -178,6 +178,22 @@ def test_those_that_are_let_in_keep_up_and_the_machine_is_used(
     assert len(machine.streams) >= 0.5 * most
 
 
+def test_what_is_taken_of_the_machine_grows_with_the_streams() -> None:
+    machine = Machine(COSTS["batching pays little"])
+    assert machine.headroom.taken() == 0
+    machine.want(again=False)
+    machine.run(5)
+    few = machine.headroom.taken()
+    assert 0 < few < 0.5
+    for _ in range(40):
+        machine.want(again=False)
+        machine.run(1)
+    assert few < machine.headroom.taken() <= 1
+    machine.leave(0)
+    machine.run(5)
+    assert machine.headroom.taken() == 0
+
+
 @costly
 def test_four_times_as_many_beside_those_that_are_there(cost: Callable[[int], float]) -> None:
     machine, most = Machine(cost), fits(cost)

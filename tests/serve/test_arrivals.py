@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from bench.attack.clients import BINARY, UPGRADE, frame
 from streamer.metrics import Metrics
 from streamer.serve.access.gate import Access
-from streamer.serve.arrivals import SAVED, SHARE, Arrivals
+from streamer.serve.arrivals import LEAST, LOOK, SAVED, Arrivals
 from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings
@@ -52,9 +52,9 @@ class Time:
 
 class Newcomers:
     def __init__(self, most: int = 1000, patience: float = 60.0) -> None:
-        self.time, self.refused = Time(), 0
+        self.time, self.refused, self.taken = Time(), 0, 1.0
         self.log: list[tuple[float, int, str | None]] = []
-        self.arrivals = Arrivals(self.time, most, patience, self._refuse, self.time)  # type: ignore[arg-type]
+        self.arrivals = Arrivals(self.time, most, patience, self._refuse, lambda: self.taken, self.time)  # type: ignore[arg-type]
 
     def _refuse(self) -> None:
         self.refused += 1
@@ -87,8 +87,32 @@ def test_of_many_each_waits_its_turn_and_others_have_the_rest_of_the_time() -> N
     begins = [at for at, _, _ in here.log]
     for first, last in itertools.combinations(range(0, 500, 25), 2):
         took = WORK * (last - first)
-        assert took <= SHARE * (begins[last] - begins[first]) + SAVED + WORK + 1e-9
-    assert begins[-1] - begins[0] == pytest.approx((500 * WORK - SAVED) / SHARE, rel=0.05)
+        assert took <= LEAST * (begins[last] - begins[first]) + SAVED + WORK + 1e-9
+    assert begins[-1] - begins[0] == pytest.approx((500 * WORK - SAVED) / LEAST, rel=0.05)
+
+
+@pytest.mark.parametrize("taken", [0.0, 0.5, 1.0])
+def test_the_fewer_streams_there_are_the_larger_is_the_share(taken: float) -> None:
+    here = Newcomers()
+    here.taken = taken
+    here.come(1000)
+    here.time.run()
+    took = here.log[-1][0] - here.log[0][0]
+    assert took == pytest.approx((1000 * WORK - SAVED) / (1 - (1 - LEAST) * taken), rel=0.05)
+
+
+def test_the_share_follows_the_streams_while_connections_wait() -> None:
+    here = Newcomers()
+    here.taken = 0.0
+    here.come(1000)
+    here.time.run(0.5)
+    before = len(here.log)
+    assert before > 200
+    here.taken = 1.0
+    here.time.run(LOOK)
+    before = len(here.log)
+    here.time.run(1.0)
+    assert len(here.log) - before <= LEAST / WORK + 2
 
 
 def test_a_quiet_hour_saves_no_more_than_a_moment() -> None:
@@ -98,7 +122,7 @@ def test_a_quiet_hour_saves_no_more_than_a_moment() -> None:
     here.time.run(3600.0)
     before = len(here.log)
     here.come(500)
-    assert (len(here.log) - before) * WORK <= SAVED / (1 - SHARE) + WORK
+    assert (len(here.log) - before) * WORK <= SAVED / (1 - LEAST) + WORK
 
 
 def test_what_follows_a_handshake_counts() -> None:
@@ -106,9 +130,9 @@ def test_what_follows_a_handshake_counts() -> None:
     here.arrivals.spend(SAVED + 0.3)
     here.come(1)
     assert here.log == []
-    here.time.run(0.29 / SHARE)
+    here.time.run(0.29 / LEAST)
     assert here.log == []
-    here.time.run(0.02 / SHARE)
+    here.time.run(0.02 / LEAST)
     assert len(here.log) == 1
 
 
