@@ -62,7 +62,7 @@ class Readings:
     ) -> None:
         self.name, self.columns = name, columns
         #: Says why a line of some columns does not belong to this input; ``None``: every line does. Empty: it does.
-        self.strange: Callable[[Collection[str]], str] | None = None
+        self.misfit: Callable[[Collection[str]], str] | None = None
         #: The name for the values of lines that name no stream, which then must be of one column; empty: the column's.
         self.stream = ""
         self._column = ""
@@ -204,7 +204,7 @@ class Readings:
             return
         begun = first.lstrip("\x1e \t\ufeff")
         if begun[:1] in ("{", "["):
-            objects = Objects(text, self.report, lambda: self.columns, lambda: self.strange)
+            objects = Objects(text, self.report, lambda: self.columns, lambda: self.misfit)
             objects.begin()
             self._found = objects
         elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
@@ -215,7 +215,7 @@ class Readings:
             for pattern, what in STRANGERS:
                 if pattern.fullmatch(first):
                     raise SourceError(what)
-            table = SourceTable(text, self.report, lambda: self.columns, self.whole, lambda: self.strange)
+            table = SourceTable(text, self.report, lambda: self.columns, self.whole, lambda: self.misfit)
             table.begin(self.columns.names)
             self._found = table
 

@@ -94,7 +94,10 @@ SENT = (
     ),
     sent("decimal commas", "time;h.h\n01.05.2024 00:00;20,4\n", {"taken": 1, "refused": 0}),
     sent(
-        "dates, told", "time,h.i\n01/05/2024,1\n", {"taken": 1, "refused": 0}, path="/v1/readings?time_format=day-first"
+        "dates whose format is given",
+        "time,h.i\n01/05/2024,1\n",
+        {"taken": 1, "refused": 0},
+        path="/v1/readings?time_format=day-first",
     ),
     sent(
         "dates, not told",
@@ -121,7 +124,7 @@ SENT = (
         path="/v1/readings?decimal=comma",
     ),
     sent(
-        "a decimal comma, told",
+        "a decimal comma that is given",
         "time;h.dec\n1714521600;1,234\n",
         {"taken": 1, "refused": 0},
         path="/v1/readings?decimal=,",
@@ -145,7 +148,9 @@ SENT = (
     sent("a missing value alone", "time,h.nan\n2024-05-03,NaN\n", {"taken": 1, "refused": 0}),
     sent("an empty cell alone", "time,h.empty\n2024-05-03,\n", {"taken": 1, "refused": 0}),
     sent("a missing value and an empty column", "time,h.nan,remark\n2024-05-04,NaN,\n", {"taken": 1, "refused": 0}),
-    sent("-999 alone, told", "time,h.nan\n2024-05-05,-999\n", {"taken": 1}, path="/v1/readings?missing=-999"),
+    sent(
+        "-999 alone, given as missing", "time,h.nan\n2024-05-05,-999\n", {"taken": 1}, path="/v1/readings?missing=-999"
+    ),
     sent(
         "a misspelt parameter",
         "time,h.typo\n2024-05-01 10:00,1\n",
@@ -271,7 +276,12 @@ SENT = (
         f"body: is a zip archive or a spreadsheet (xlsx, ods): unpack it, or save the sheet as CSV. {EXPECTED}",
         400,
     ),
-    sent("-999, told", "time,h.n\n1714521600,-999\n1714521660,2\n", {"taken": 1}, path="/v1/readings?missing=-999"),
+    sent(
+        "-999, given as missing",
+        "time,h.n\n1714521600,-999\n1714521660,2\n",
+        {"taken": 1},
+        path="/v1/readings?missing=-999",
+    ),
     # -- WebSocket
     sent("an object", '{"ts":1714521600,"w.a":1}', {"type": "taken", "readings": 1, "refused": 0}, source=SOCKET),
     sent(

@@ -152,7 +152,7 @@ def fleet_of(source: Readings, sensors: Sensors, model: str | None) -> Fleet:
     another are refused. Raises as :meth:`Sensors.choose` does."""
     fleet, fleets = sensors.choose(model, source.names()), sensors.served()
     if model is None and any(each.layout.variables for each in fleets.values()):
-        source.strange = lambda columns: other_kind(fleets, fleet, columns)
+        source.misfit = lambda columns: other_kind(fleets, fleet, columns)
     return fleet
 
 

@@ -55,10 +55,10 @@ class Objects:
         lines: Lines,
         report: TableReport,
         columns: Callable[[], Columns],
-        strange: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
+        misfit: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
     ) -> None:
-        self._report, self._columns, self._strange = report, columns, strange
-        self._strangers: dict[tuple[str, ...], str] = {}  # answers by the keys of flat objects
+        self._report, self._columns, self._misfit = report, columns, misfit
+        self._answers: dict[tuple[str, ...], str] = {}  # answers by the keys of flat objects
         self._documents = Documents(lines, report)
         self._each = iter(self._documents)
         self._first: list[ObjectRecord] | None = None
@@ -114,7 +114,7 @@ class Objects:
 
     def _row(self, record: ObjectRecord, together: list[ObjectRecord]) -> Row | None:
         columns, parsed = self._columns(), record.values
-        if why := self._why_strange(parsed):
+        if why := self._why_misfit(parsed):
             raise ValueError(why)
         clocks = columns.times or self._time_of(record)
         at = self._time(record, clocks, together)
@@ -129,15 +129,15 @@ class Objects:
         self.times = clocks
         return Row(at, values, stream)
 
-    def _why_strange(self, parsed: Mapping[str, Any]) -> str:
-        if (strange := self._strange()) is None:
+    def _why_misfit(self, parsed: Mapping[str, Any]) -> str:
+        if (misfit := self._misfit()) is None:
             return ""
         keys = tuple(parsed)
-        why = self._strangers.get(keys)
+        why = self._answers.get(keys)
         if why is None:
-            why = strange(_keys(parsed))
-            if len(self._strangers) < SAMPLE and not any(isinstance(value, dict | list) for value in parsed.values()):
-                self._strangers[keys] = why
+            why = misfit(_keys(parsed))
+            if len(self._answers) < SAMPLE and not any(isinstance(value, dict | list) for value in parsed.values()):
+                self._answers[keys] = why
         return why
 
     def _time_of(self, record: ObjectRecord) -> tuple[str, ...]:

@@ -52,10 +52,10 @@ class SourceTable:
         report: TableReport,
         columns: Callable[[], Columns],
         eager: bool,
-        strange: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
+        misfit: Callable[[], Callable[[Collection[str]], str] | None] = lambda: None,
     ) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
-        self._strange = strange
+        self._misfit = misfit
         self.names: list[str] = []
         self.timed = True
         self.times: tuple[str, ...] = ()
@@ -75,8 +75,8 @@ class SourceTable:
 
     def _plan(self) -> None:
         columns, report = self._columns(), self._report
-        if (strange := self._strange()) is not None and (
-            why := strange(self.names)
+        if (misfit := self._misfit()) is not None and (
+            why := misfit(self.names)
         ):  # another header: its lines are of another kind
             raise SourceError(f"line {self._lines.number} {why}")
         roles = self._roles = guess_columns(self.names, columns, self._sample)
