@@ -106,7 +106,7 @@ class _Ndjson(_Text):
 
 
 class _Numpy:
-    """Writes all outputs at the end: one array, or several by name."""
+    """Writes all outputs at the end, also those before a bad row: one array, or several by name."""
 
     def __init__(self, path: Path | None, manifest: Manifest, *, one: bool) -> None:
         names = [output.name for output in manifest.outputs]
@@ -123,9 +123,9 @@ class _Numpy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            return
         arrays = {name: np.concatenate(parts) for name, parts in self._parts.items() if parts}
+        if error is not None and self._first not in arrays:
+            return
         file: IO[bytes] = sys.stdout.buffer if self._path is None else self._path.open("wb")
         try:
             if self._one:

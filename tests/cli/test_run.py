@@ -157,6 +157,22 @@ def test_the_rows_before_a_bad_one_are_run(plant: Path, tmp_path: Path, data: by
         assert wrote.decode().splitlines() == whole.stdout.decode().splitlines()[: 1 + len(ROWS)]
 
 
+def test_a_file_of_arrays_holds_the_outputs_before_a_bad_row(plant: Path, tmp_path: Path) -> None:
+    assert streamer("run", plant, "-", "-o", tmp_path / "whole.npz", stdin=as_csv()).returncode == 0
+    lines = as_csv().splitlines(keepends=True)
+    done = streamer("run", plant, "-", "-o", tmp_path / "part.npz", stdin=b"".join([*lines[:7], b"1,x,3\n"]))
+    assert done.returncode == 2
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "part.npz") as part:
+        for name in whole.files:
+            np.testing.assert_array_equal(part[name], whole[name][: len(part[name])])
+        assert 0 < len(part[whole.files[0]]) < len(whole[whole.files[0]])
+
+
+def test_a_file_of_arrays_is_not_made_where_the_first_row_is_bad(plant: Path, tmp_path: Path) -> None:
+    assert streamer("run", plant, "-", "-o", tmp_path / "none.npz", stdin=b"1,1e39,3\n").returncode == 2
+    assert not (tmp_path / "none.npz").exists()
+
+
 def test_an_array_with_a_bad_row(plant: Path, tmp_path: Path) -> None:
     bad = np.array(ROWS, np.float64)
     bad[7, 1] = 1e39
