@@ -77,7 +77,7 @@ def tls_trouble(error: BaseException, url: str) -> str | None:
 def tls_advice(error: BaseException, url: str) -> str:
     """Words to add where an address without TLS gave no HTTP: a daemon with TLS answers like that, and so does one that
     goes down at that moment."""
-    return "; with TLS use wss://" if isinstance(error, InvalidMessage) and url.startswith("ws:") else ""
+    return "; if the daemon has TLS, use wss://" if isinstance(error, InvalidMessage) and url.startswith("ws:") else ""
 
 
 def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:

@@ -124,7 +124,7 @@ class _Numpy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         arrays = {name: np.concatenate(parts) for name, parts in self._parts.items() if parts}
-        if error is not None and self._first not in arrays:
+        if error is not None and not (isinstance(error, ValueError) and self._first in arrays):
             return
         file: IO[bytes] = sys.stdout.buffer if self._path is None else self._path.open("wb")
         try:

@@ -7,12 +7,22 @@ client must expect at any time that an idle connection closes. If none is idle, 
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "unavailable"]
+
+
+def unavailable(text: str, seconds: float) -> bytes:
+    """The bytes of an answer 503 to a connection that is closed then. ``seconds``: when to come back."""
+    body = text.encode()
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: %d\r\nconnection: close\r\n"
+        b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n\r\n%b" % (ceil(seconds), len(body), body)
+    )
 
 
 class HttpConnection(Protocol):

@@ -110,9 +110,10 @@ class Daemon:
         self.arrivals = Arrivals(
             loop,
             settings.max_connections,
-            settings.handshake_seconds,
-            self.metrics.refusals.labels("arrivals").inc,
-            self.registry.headroom.taken,
+            settings.handshake_seconds / 2,  # clients wait no longer than that for the whole
+            refused=self.metrics.refusals.labels("arrivals").inc,
+            taken=self.registry.headroom.taken,
+            open=lambda: len(self.streams.connections),
         )
         self.metrics.waiting_connections.set_function(self.arrivals.__len__)
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)

@@ -13,17 +13,13 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from streamer.serve.connections import Connections
+from streamer.serve.connections import Connections, unavailable
 from streamer.serve.turns import Turns
 
 __all__ = ["Http", "JoinedWrites"]
 
-FULL = b"all connections (max_http_connections) are in use: try again\n"
 #: The answer to a connection for which there is no room.
-REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n\r\n%b" % (len(FULL), FULL)
-)
+REFUSAL = unavailable("all connections (max_http_connections) are in use: try again\n", 1)
 
 
 class JoinedWrites:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from streamer.serve.access.gate import SUBPROTOCOL
+from streamer.serve.access.gate import SUBPROTOCOL, Access
+from streamer.serve.access.grant import Denied, Grant
 
-__all__ = ["choose_subprotocol", "headers_of_upgrade", "offered_subprotocols"]
+__all__ = ["choose_subprotocol", "factory_of", "grant_of_upgrade", "headers_of_upgrade", "path_of"]
+
+T = TypeVar("T")
 
 REALTIME = Subprotocol("realtime")
 
@@ -20,8 +24,25 @@ def headers_of_upgrade(request: Request) -> dict[str, str]:
     return {name.lower(): ", ".join(request.headers.get_all(name)) for name in request.headers}
 
 
-def offered_subprotocols(headers: dict[str, str]) -> list[str]:
-    return [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
+def grant_of_upgrade(
+    access: Access, request: Request, headers: dict[str, str], address: str, route: str | None
+) -> Grant:
+    """What the client may do. ``route``: the path whose scope is needed, if not that of the request. Raises
+    :class:`Denied`."""
+    offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
+    return access.admit("GET", route or path_of(request), headers, address, offered)
+
+
+def factory_of(admit: Callable[[str], T | tuple[int, str]], request: Request) -> T:
+    """What ``admit`` gives for the request's path. Raises :class:`Denied` if that is a status and a text."""
+    admitted = admit(path_of(request))
+    if isinstance(admitted, tuple):
+        raise Denied(admitted[0], "", admitted[1], 1.0 if admitted[0] == 503 else None)
+    return admitted
+
+
+def path_of(request: Request) -> str:
+    return request.path.partition("?")[0]
 
 
 def choose_subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

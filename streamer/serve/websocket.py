@@ -23,12 +23,13 @@ from streamer import tracing
 from streamer.serve.access.gate import Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.arrivals import Arrivals
+from streamer.serve.connections import unavailable
 from streamer.serve.frames import Cutter, clip_reason
 from streamer.serve.responder import Responder
 from streamer.serve.stream.protocol import Binary, WireError, encode
 from streamer.serve.traced import request_headers
 from streamer.serve.turns import Turns
-from streamer.serve.upgrades import choose_subprotocol, headers_of_upgrade, offered_subprotocols
+from streamer.serve.upgrades import choose_subprotocol, factory_of, grant_of_upgrade, headers_of_upgrade, path_of
 
 __all__ = ["Socket"]
 
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 TURN = 0.0005
 WHOLE_PING = 0x89
 SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
+REQUEST_ENDS = b"\r\n\r\n"
+#: Bytes before the handshake, beyond which no more is read.
+MOST_BEFORE = 16 * 1024
 #: Close codes of connections that ended as they should.
 WELL = (1000, 1001, 1005, 1012)
 
@@ -85,8 +89,7 @@ class Socket(asyncio.Protocol):
         self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=choose_subprotocol)
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # set after the handshake
-        self._arriving = False  # the request waits for its turn
-        self._refusal: str | None = None
+        self._asked = False  # the request is whole
         self._new = True  # nothing came behind the handshake yet
         self._peer: Responder | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
@@ -118,27 +121,45 @@ class Socket(asyncio.Protocol):
         self._heard = True
         if self.grant.bytes is not None and (seconds := self.grant.spend(len(data))):
             self._wait(seconds)
-        if self._arriving or self._uncut is not None:
+        if self._cutter is None:
+            self._ask(data)
+        elif self._uncut is not None:
             self._late += data
-        elif self._cutter is None:
-            self._late, self._arriving = bytearray(data), True
-            self._arrivals.wait(self._arrive)
-            self._read_or_not()
         else:
             self._cut(self._cutter, data)
 
-    def _arrive(self, refusal: str | None) -> None:
-        """Handle the request, or a part of it. ``refusal``: why it comes to nothing, whoever asks."""
-        data, self._late, self._arriving = bytes(self._late), bytearray(), False
-        if self.closing:  # the client left before its turn
-            return
-        self._refusal = refusal
-        end = data.find(b"\r\n\r\n") + 4
-        self._decode(data[:end] if end > 3 else data)
-        self._flush()
+    def _ask(self, data: bytes) -> None:
+        """Collect the request; once it is whole, wait for the turn to answer it."""
+        self._late += data
+        if not self._asked and REQUEST_ENDS in self._late:
+            self._asked = True
+            if self._overdue is not None:
+                self._overdue.cancel()
+            self._arrivals.wait(self)
+        elif not self._asked and len(self._late) > MOST_BEFORE:
+            self._transport.abort()
         self._read_or_not()
-        if self._cutter is not None and end > 3 and data[end:]:
-            self._cut(self._cutter, data[end:])
+
+    def arrive(self) -> None:
+        """It is this connection's turn: answer its request."""
+        head, mark, rest = bytes(self._late).partition(REQUEST_ENDS)
+        self._late = bytearray()
+        try:
+            self._decode(head + mark)
+            self._flush()
+            self._read_or_not()
+            if self._cutter is not None and rest:
+                self._new = False  # its time is part of the turn
+                self.data_received(rest)
+        except Exception:
+            self._transport.abort()
+            raise
+
+    def turn_away(self, why: str, seconds: float) -> None:
+        """Refuse the connection before its request is looked at."""
+        self.closing = True
+        self._transport.write(unavailable(f"{why}: try again later\n", seconds))
+        self._transport.close()
 
     def _cut(self, cutter: Cutter, data: bytes) -> None:
         began = monotonic()
@@ -197,6 +218,7 @@ class Socket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._arrivals.leave(self)
         self.closing = True
         for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._waiting, self._overdue):
             if timer is not None:
@@ -257,7 +279,7 @@ class Socket(asyncio.Protocol):
 
     def _read_or_not(self) -> None:
         wanted = not self._paused and self._uncut is None and (self._pong is None or self.writable)
-        wanted = wanted and self._waiting is None and not self._arriving
+        wanted = wanted and self._waiting is None and (self._cutter is not None or len(self._late) <= MOST_BEFORE)
         if wanted is not self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:
@@ -269,6 +291,10 @@ class Socket(asyncio.Protocol):
         """Send the reason, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
         if self.closing or self._transport.is_closing():
             return
+        if self._cutter is None and self._asked:
+            self._arrivals.leave(self)
+            self.turn_away(reason, 1.0)
+            return
         if self._codec.state is OPEN:
             self._codec.send_close(code, clip_reason(reason))
         self._linger()
@@ -276,15 +302,14 @@ class Socket(asyncio.Protocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _handshake(self, request: Request) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
         self.target = request.path
         response: Response = self._codec.accept(request)
-        headers = headers_of_upgrade(request)
-        peer: Callable[[Socket], Responder] | None = None
+        headers, peer = headers_of_upgrade(request), None
         if response.status_code == 101:
+            address = (self._transport.get_extra_info("peername") or ("",))[0]
             try:
-                peer = self._admitted(request, headers)
+                self.grant = grant_of_upgrade(self._access, request, headers, address, self._route)
+                peer = factory_of(self._admit, request)
             except Denied as denied:
                 response = self._codec.reject(denied.status, denied.message.rstrip("\n") + "\n")
                 response.headers.update(denied.headers)
@@ -294,25 +319,11 @@ class Socket(asyncio.Protocol):
             self.closing = True
             self._transport.close()
             return
-        path = request.path.partition("?")[0]
-        self.span = tracing.begin("connection", {"url.path": path}, request_headers(headers))
+        self.span = tracing.begin("connection", {"url.path": path_of(request)}, request_headers(headers))
         with tracing.under(self.span):
             self._peer = peer(self)
         self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
-
-    def _admitted(self, request: Request, headers: dict[str, str]) -> Callable[[Socket], Responder]:
-        """Raises :class:`Denied`."""
-        if self._refusal is not None:
-            raise Denied(503, "", self._refusal, 1.0)
-        path = request.path.partition("?")[0]
-        address = (self._transport.get_extra_info("peername") or ("",))[0]
-        offered = offered_subprotocols(headers)
-        self.grant = self._access.admit("GET", self._route or path, headers, address, offered)
-        admitted = self._admit(path)
-        if isinstance(admitted, tuple):
-            raise Denied(admitted[0], "", admitted[1], 1.0 if admitted[0] == 503 else None)
-        return admitted
 
     def _wait(self, seconds: float) -> None:
         """Stop reading for ``seconds``: the client's send buffer fills, so that it sends no faster than its token

@@ -63,7 +63,8 @@ def test_a_record_without_a_key_that_was_named_is_a_bad_line(
 ) -> None:
     whole = {"ts": 2, "when": 2, "id": "a", "site": "s", "plant": "p", "value": 4, "rpm": 5}
     bare = {"ts": 1, "id": "a", "site": "s", "value": 3}
-    for records in ([bare, whole], [whole, bare, whole]):
+    null = bare | {"plant": None}
+    for records in ([bare, whole], [whole, bare, whole], *([[null, whole]] if "id" in named else [])):
         rows, said, source = read(tmp_path, "".join(json.dumps(each) + "\n" for each in records), **named)
         assert rows
         assert {time for _, time, _ in rows} == {2}

@@ -74,7 +74,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> Non
         with pytest.raises(StreamError), SyncRowStream(url, model="plant", token=secret, retry_seconds=0):
             pass  # of an authority that the system does not know
         with (
-            pytest.raises(StreamError, match=r"unreachable.*with TLS use wss://"),
+            pytest.raises(StreamError, match=r"unreachable.*if the daemon has TLS, use wss://"),
             SyncRowStream(running.url, model="plant", token=secret, retry_seconds=0),
         ):
             pass

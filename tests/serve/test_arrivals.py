@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from bench.attack.clients import BINARY, UPGRADE, frame
 from streamer.metrics import Metrics
 from streamer.serve.access.gate import Access
-from streamer.serve.arrivals import LEAST, LOOK, SAVED, Arrivals
+from streamer.serve.arrivals import LEAST, LOOK, OWED, SAVED, Arrivals
 from streamer.serve.turns import Turns
-from streamer.serve.websocket import Socket
+from streamer.serve.websocket import MOST_BEFORE, Socket
 from streamer.settings import Settings
 
 WORK = 0.002
@@ -50,23 +50,58 @@ class Time:
             self.now = max(self.now, until)
 
 
+class Newcomer:
+    """``log`` gets the time, the number and the reason of a refusal."""
+
+    def __init__(self, time: Time, number: int, work: float, log: list[tuple[float, int, str | None]]) -> None:
+        self._time, self._number, self._work, self._log = time, number, work, log
+
+    def arrive(self) -> None:
+        self._log.append((self._time.now, self._number, None))
+        self._time.now += self._work
+
+    def turn_away(self, why: str, seconds: float) -> None:
+        assert seconds > 0
+        self._log.append((self._time.now, self._number, why))
+
+
+class Broken(Newcomer):
+    def arrive(self) -> None:
+        self._time.now += SAVED
+        raise RuntimeError("a broken client")
+
+
 class Newcomers:
-    def __init__(self, most: int = 1000, patience: float = 60.0) -> None:
-        self.time, self.refused, self.taken = Time(), 0, 1.0
+    def __init__(self, most: int = 100_000, patience: float = 1e6) -> None:
+        self.time, self.refused, self.taken, self.open = Time(), 0, 1.0, 0
         self.log: list[tuple[float, int, str | None]] = []
-        self.arrivals = Arrivals(self.time, most, patience, self._refuse, lambda: self.taken, self.time)  # type: ignore[arg-type]
+        self.arrivals = Arrivals(
+            self.time,  # type: ignore[arg-type]
+            most,
+            patience,
+            refused=self._refuse,
+            taken=self._taken,
+            open=lambda: self.open,
+            clock=self.time,
+        )
 
     def _refuse(self) -> None:
         self.refused += 1
 
-    def come(self, count: int, work: float = WORK) -> None:
-        for number in range(count):
+    def _taken(self) -> float:
+        if self.taken < 0:
+            raise RuntimeError("the streams can not be looked at")
+        return self.taken
 
-            def arrive(refusal: str | None, number: int = number) -> None:
-                self.log.append((self.time.now, number, refusal))
-                self.time.now += work
+    def come(self, count: int, work: float = WORK) -> list[Newcomer]:
+        came = [Newcomer(self.time, number, work, self.log) for number in range(count)]
+        for newcomer in came:
+            self.arrivals.wait(newcomer)
+        return came
 
-            self.arrivals.wait(arrive)
+    @property
+    def turned_away(self) -> list[str]:
+        return [why for _, _, why in self.log if why]
 
 
 def test_a_few_are_answered_at_once() -> None:
@@ -106,8 +141,7 @@ def test_the_share_follows_the_streams_while_connections_wait() -> None:
     here.taken = 0.0
     here.come(1000)
     here.time.run(0.5)
-    before = len(here.log)
-    assert before > 200
+    assert len(here.log) > 200
     here.taken = 1.0
     here.time.run(LOOK)
     before = len(here.log)
@@ -125,54 +159,95 @@ def test_a_quiet_hour_saves_no_more_than_a_moment() -> None:
     assert (len(here.log) - before) * WORK <= SAVED / (1 - LEAST) + WORK
 
 
+def test_a_long_pause_in_one_handshake_keeps_the_others_waiting_for_a_moment_only() -> None:
+    here = Newcomers()
+    here.come(1, work=20.0)
+    paused = here.time.now
+    here.come(1)
+    here.time.run()
+    assert here.log[-1][0] - paused <= OWED / LEAST
+
+
 def test_what_follows_a_handshake_counts() -> None:
     here = Newcomers()
-    here.arrivals.spend(SAVED + 0.3)
+    here.arrivals.spend(SAVED + 0.03)
     here.come(1)
     assert here.log == []
-    here.time.run(0.29 / LEAST)
+    here.time.run(0.029 / LEAST)
     assert here.log == []
-    here.time.run(0.02 / LEAST)
+    here.time.run(LOOK)
     assert len(here.log) == 1
 
 
 def test_one_that_fails_does_not_keep_the_others_waiting() -> None:
     here = Newcomers()
-
-    def fail(refusal: str | None) -> None:
-        here.time.now += SAVED
-        raise RuntimeError("a broken client")
-
     here.come(2)
-    here.arrivals.wait(fail)
+    here.arrivals.wait(Broken(here.time, 0, 0, here.log))
     here.come(40)
     here.time.run()
     assert len(here.log) == 42
     assert len(here.arrivals) == 0
 
 
-def test_those_that_are_too_many_or_wait_too_long_are_refused_with_a_reason_and_counted() -> None:
-    here = Newcomers(most=50, patience=1.0)
-    here.come(100, work=0.02)
-    turned_away = [refusal for _, _, refusal in here.log if refusal]
-    welcome = len(here.log) - len(turned_away)
-    assert 1 <= welcome < 5
-    assert len(turned_away) == 50 - welcome  # fifty wait
-    assert "max_connections" in turned_away[0]
+def test_a_failed_look_at_the_streams_does_not_stop_the_handshakes() -> None:
+    here = Newcomers()
+    here.come(100)
+    here.time.run(LOOK)
+    before, here.taken = len(here.log), -1.0
+    with pytest.raises(RuntimeError, match="looked at"):
+        here.time.run()
+    here.taken = 1.0
     here.time.run()
-    late = [refusal for _, _, refusal in here.log if refusal][len(turned_away) :]
-    assert late
-    assert "handshake_seconds" in late[0]
-    assert here.refused == len(turned_away) + len(late)
-    assert len(here.log) == 100
+    assert before < 100 == len(here.log)
+
+
+def test_one_that_leaves_takes_no_turn() -> None:
+    here = Newcomers()
+    came = here.come(500)
+    for newcomer in came[:480]:
+        here.arrivals.leave(newcomer)
+    begin = here.time.now
+    here.time.run()
+    assert [number for _, number, _ in here.log[-20:]] == list(range(480, 500))
+    assert here.time.now - begin < 25 * WORK / LEAST
+    here.arrivals.leave(came[0])  # which is not here any longer
+
+
+def test_one_that_would_wait_too_long_is_refused_at_once() -> None:
+    here = Newcomers(patience=2.0)
+    here.come(1000)
+    first = len(here.turned_away)
+    assert first > 500
+    assert "handshake_seconds" in here.turned_away[0]
+    begin = here.time.now
+    here.time.run()
+    assert here.time.now - begin <= 2 * 2.0  # the cost was thought to be COST
+    assert here.refused == len(here.turned_away)
+    assert len(here.log) == 1000
+    before = here.time.now
+    here.come(1000)  # now it is known
+    here.time.run()
+    assert here.time.now - before <= 2.0 + WORK / LEAST
+    waited = [why for why in here.turned_away if "waited" in why]
+    assert len(here.turned_away) > first
+    assert len(waited) < 500
+
+
+def test_those_that_are_open_and_those_that_wait_are_bounded_together() -> None:
+    here = Newcomers(most=50)
+    here.open = 20
+    here.come(100, work=0.02)
+    assert len(here.arrivals) == 30
+    assert here.refused == len(here.turned_away) == 100 - 30 - len([1 for _, _, why in here.log if not why])
+    assert "max_connections" in here.turned_away[0]
 
 
 class Wire:
     """A daemon's end of a connection whose handshake has to wait until :meth:`Time.run`."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 60.0) -> None:
         self.time = Time()
-        self.arrivals = Arrivals(self.time, 8, 60.0, clock=self.time)  # type: ignore[arg-type]
+        self.arrivals = Arrivals(self.time, 8, patience, clock=self.time)  # type: ignore[arg-type]
         self.peers: list[Any] = []
         self.got: list[bytes] = []
 
@@ -211,57 +286,137 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_bytes_behind_a_request_that_waits_are_handled_after_it() -> None:
+def over_a_socket(
+    test: Callable[[Wire, socket.socket, Socket], Coroutine[Any, Any, None]], patience: float = 60.0
+) -> None:
     async def go() -> None:
-        here = Wire()
+        here = Wire(patience)
         client, transport, wire = await here.connect()
-        request = UPGRADE % b"/"
-        client.sendall(request + frame(BINARY, b"early"))
+        try:
+            await test(here, client, wire)
+        finally:
+            transport.abort()
+            client.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(go())
+
+
+async def read(client: socket.socket) -> bytes:
+    async with asyncio.timeout(20):
+        return await asyncio.get_running_loop().sock_recv(client, 65536)
+
+
+def test_bytes_behind_a_request_that_waits_are_handled_after_it() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        client.sendall(UPGRADE % b"/" + frame(BINARY, b"early"))
         await until(lambda: len(here.arrivals) == 1)
-        assert not wire._reading
-        wire.data_received(frame(BINARY, b"later"))  # a read that was under way
+        wire.data_received(frame(BINARY, b"later"))
         assert here.peers == []
         here.time.run()
         assert here.peers == [wire]
         assert here.got == [b"early", b"later"]
+        assert (await read(client)).startswith(b"HTTP/1.1 101")
+        client.sendall(frame(BINARY, b"last"))
+        await until(lambda: here.got[-1] == b"last")
+
+    over_a_socket(test)
+
+
+def test_no_more_is_read_than_a_bound_until_the_request_is_answered() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        early = [bytes([number]) * 4000 for number in range(100)]
+        sending = asyncio.get_running_loop().sock_sendall(
+            client, UPGRADE % b"/" + b"".join(frame(BINARY, each) for each in early)
+        )
+        task = asyncio.create_task(sending)
+        await until(lambda: not wire._reading)
+        assert len(wire._late) < 300_000
+        here.time.run()
+        await until(lambda: len(here.got) == 100)
+        await task
+        assert here.got == early
         assert wire._reading
-        assert (await asyncio.get_running_loop().sock_recv(client, 100)).startswith(b"HTTP/1.1 101")
-        transport.abort()
-        client.close()
 
-    asyncio.run(go())
+    over_a_socket(test)
 
 
-def test_a_client_that_leaves_before_its_turn_costs_nothing_more() -> None:
-    async def go() -> None:
-        here = Wire()
-        client, transport, wire = await here.connect()
+def test_a_request_in_pieces_waits_once_it_is_whole() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        request = UPGRADE % b"/"
+        client.sendall(request[:-2])
+        await until(lambda: len(wire._late) == len(request) - 2)
+        assert len(here.arrivals) == 0
+        client.sendall(request[-2:])
+        await until(lambda: len(here.arrivals) == 1)
+        here.time.run()
+        assert here.peers == [wire]
+
+    over_a_socket(test)
+
+
+def test_a_request_without_end_is_dropped() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        client.sendall(b"GET /" + b"x" * 2 * MOST_BEFORE)
+        await until(lambda: wire.closing)
+        assert len(here.arrivals) == 0
+
+    over_a_socket(test)
+
+
+def test_a_client_that_leaves_before_its_turn_is_forgotten() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
         await until(lambda: len(here.arrivals) == 1)
         client.close()
-        transport.abort()
-        await until(lambda: wire.closing)
+        await until(lambda: len(here.arrivals) == 0)
         here.time.run()
         assert here.peers == []
-        assert len(here.arrivals) == 0
 
-    asyncio.run(go())
+    over_a_socket(test)
+
+
+def test_a_handshake_that_fails_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Socket, request: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Socket, "_handshake", fail)
+
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        client.sendall(UPGRADE % b"/")
+        await until(lambda: len(here.arrivals) == 1)
+        here.time.run()
+        await until(lambda: wire.closing)
+
+    over_a_socket(test)
 
 
 def test_a_refused_one_is_told_when_to_come_back() -> None:
-    async def go() -> None:
-        here = Wire()
-        here.arrivals._patience = 0.0
-        client, transport, _ = await here.connect()
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
         await until(lambda: len(here.arrivals) == 1)
+        here.time.now += 7.0
         here.time.run()
-        answer = await asyncio.get_running_loop().sock_recv(client, 4096)
+        answer = await read(client)
         assert answer.startswith(b"HTTP/1.1 503")
-        assert b"retry-after: 1" in answer.lower()
+        assert 5 <= int(answer.lower().partition(b"retry-after: ")[2].partition(b"\r")[0]) <= 10
         assert b"handshake_seconds" in answer
         assert here.peers == []
-        transport.abort()
-        client.close()
+        await until(lambda: wire.closing)
 
-    asyncio.run(go())
+    over_a_socket(test, patience=5.0)
+
+
+def test_one_that_waits_when_the_daemon_goes_down_is_told_so() -> None:
+    async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
+        client.sendall(UPGRADE % b"/")
+        await until(lambda: len(here.arrivals) == 1)
+        wire.shutdown()
+        answer = await read(client)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"restarts" in answer
+        assert len(here.arrivals) == 0
+        here.time.run()
+        assert here.peers == []
+
+    over_a_socket(test)

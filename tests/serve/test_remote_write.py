@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -17,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from streamer.metrics import Metrics
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.readings import remote_write
-from streamer.serve.readings.parsed import KEPT_SECONDS, READING, TOGETHER, BodyError, Names, Parsed
+from streamer.serve.readings.parsed import EACH, KEPT_SECONDS, PART, READING, TOGETHER, BodyError, Names, Parsed
 from streamer.serve.readings.remote_write import negotiate, unpack
 from tests.serve.senders import field, integer, refused, request_v1, request_v2, sample, snappy
 
@@ -144,18 +143,30 @@ def test_names_that_nobody_uses_are_forgotten_and_those_in_use_stay() -> None:
     assert names[b"once", b"%d" % (second - 2 * KEPT_SECONDS - 10)] is None
 
 
-def test_names_are_kept_once_when_threads_ask_for_them() -> None:
-    names = Names(10_000)
-    keys = [(b"%d" % number,) for number in range(400)]
+def test_names_in_use_stay_while_others_come_once() -> None:
+    steady = [(b"%06d" % number,) for number in range(200)]
+    names = Names(300 * (EACH + PART + 12))
+    for turn in range(50):
+        for key in steady:
+            assert (names[key] is None) == (turn == 0)
+            names.keep(key, key[0].decode())
+        for number in range(20):
+            names.keep((b"%03d%03d" % (turn + 1, number),), "a name")
+        assert len(names) <= 600
 
-    def ask(_: int) -> None:
-        for key in keys:
-            found = names[key] or names.keep(key, key[0].decode())
-            assert found == key[0].decode()
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, range(40)))
-    assert 0 < len(names) < 60
+def test_series_that_are_known_are_read_as_fast_after_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(remote_write, "_heads", Names(clock=lambda: now[0]))
+    monkeypatch.setattr(remote_write, "_names", Names(clock=lambda: now[0]))
+    slow = list[bytes]()
+    inner = remote_write._series_v1
+    monkeypatch.setattr(remote_write, "_series_v1", lambda series, found: (slow.append(series), inner(series, found)))
+    request = request_v1(*(({**UP, "instance": str(number)}, [(1.0, 1_714_521_600_000)]) for number in range(20)))
+    for _ in range(3):
+        assert len(negotiate({})(snappy(request), 2**25).batch) == 20
+        assert len(slow) == 20  # the first time only
+        now[0] += KEPT_SECONDS - 1
 
 
 @pytest.mark.parametrize(

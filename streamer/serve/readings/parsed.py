@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 FAULTS = 10  # reported in words; more are only counted
-#: Bound of the cache of names, in bytes of keys and names, roughly; and the seconds that an unused one stays, at least.
+#: Bound of each generation of the cache of names, in bytes of keys and names, roughly; and the seconds that an unused
+#: name stays, at least.
 #: Most sensors report more often than every five minutes.
 KEPT_BYTES, KEPT_SECONDS = 2**25, 300.0
 EACH, PART = 150, 50  # further bytes of an entry, and of each object in it
@@ -110,14 +111,14 @@ class Collected:
 class Names(dict[K, str | None]):
     """A cache of names by their raw bytes: ``names[key]`` is None for a key that is not here.
 
-    An entry that nobody asks for is dropped after :data:`KEPT_SECONDS` to twice that, so that names which come once do
-    not fill the memory. There are two generations: what is found in the older one moves to the younger one, which
-    becomes the older one in its turn. Each has half of ``limit``, in bytes. Thread-safe.
+    An entry that nobody asks for is dropped when new ones come, after :data:`KEPT_SECONDS` to twice that: names that
+    come once do not fill the memory. There are two generations: what is found in the older one moves to the younger
+    one, which becomes the older one in its turn. ``limit``: bytes of each. Thread-safe.
     """
 
     def __init__(self, limit: int = KEPT_BYTES, clock: Callable[[], float] = monotonic) -> None:
         super().__init__()
-        self._half, self._clock = limit // 2, clock
+        self._limit, self._clock = limit, clock
         self._older: dict[K, str | None] = {}
         self._size, self._turn = 0, clock() + KEPT_SECONDS
         self._lock = Lock()
@@ -130,7 +131,8 @@ class Names(dict[K, str | None]):
 
     def keep(self, key: K, name: str) -> str:
         with self._lock:
-            self._add(key, name)
+            if key not in self:
+                self._add(key, name)
         return name
 
     def __len__(self) -> int:
@@ -138,11 +140,11 @@ class Names(dict[K, str | None]):
 
     def _add(self, key: K, name: str) -> None:
         size = EACH + len(name) + sum(map(len, key)) + PART * len(key)
-        if self._size + size > self._half or self._clock() >= self._turn:
+        if self._size + size > self._limit or self._clock() >= self._turn:
             self._older = dict(self)
             self.clear()
             self._size, self._turn = 0, self._clock() + KEPT_SECONDS
-        if size <= self._half:
+        if size <= self._limit:
             self[key] = name
             self._size += size
 

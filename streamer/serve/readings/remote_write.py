@@ -102,7 +102,7 @@ def _parse_v1(body: bytes, limit: int) -> Parsed:
     names: list[str] = []
     known: list[bytes] = []  # series of these names with one sample each
     for series in request.timeseries:
-        if (name := _heads.get((series[: -SAMPLE.itemsize],))) is not None:
+        if (name := _heads[(series[: -SAMPLE.itemsize],)]) is not None:
             names.append(name)
             known.append(series)
             if len(names) < TOGETHER:  # each name is a copy, which is charged with its reading

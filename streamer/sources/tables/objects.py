@@ -198,7 +198,7 @@ class Objects:
                 return None, ()
             names = (found,)
         parsed = [at_path(record.values, name) for name in names]
-        if any(part is NOTHING or isinstance(part, dict | list) for part in parsed):
+        if any(part is NOTHING or part is None or isinstance(part, dict | list) for part in parsed):
             if columns.ids:
                 raise ValueError(f"has no name ({', '.join(names)})"[:120])
             return None, names
