@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Cutter", "clip_reason"]
+from websockets.frames import Frame, Opcode
+
+__all__ = ["Cutter", "JoinedFrames", "clip_reason"]
 
 BINARY_AND_FINAL = 0x82
 MASKED = 0x80
+#: Opcodes of the frames of messages.
+MESSAGE = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 
 class Cutter:
@@ -65,6 +69,32 @@ class Cutter:
             self._uncut = True
             return payload, end
         return payload, payload + length
+
+
+class JoinedFrames:
+    """Joins the frames of a message. ``text``: whether the last message is one of text."""
+
+    __slots__ = ("_parts", "text")
+
+    def __init__(self) -> None:
+        self._parts = bytearray()  # joined at once: a list of empty ones would grow without end
+        self.text = False
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, frame: Frame) -> bytes | None:
+        """The message, if ``frame`` is its last one. Frames that are not of a message give ``None``."""
+        if frame.opcode in (Opcode.BINARY, Opcode.TEXT):
+            self.text = frame.opcode is Opcode.TEXT
+            self._parts = bytearray(frame.data)
+        elif frame.opcode is Opcode.CONT:
+            self._parts += frame.data
+        if frame.opcode not in MESSAGE or not frame.fin:
+            return None
+        data, self._parts = bytes(self._parts), bytearray()
+        return data
 
 
 def clip_reason(reason: str) -> str:

@@ -24,7 +24,7 @@ from streamer.serve.access.gate import Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.arrivals import Arrivals
 from streamer.serve.connections import unavailable
-from streamer.serve.frames import Cutter, clip_reason
+from streamer.serve.frames import Cutter, JoinedFrames, clip_reason
 from streamer.serve.responder import Responder
 from streamer.serve.stream.protocol import Binary, WireError, encode
 from streamer.serve.traced import request_headers
@@ -92,8 +92,7 @@ class Socket(asyncio.Protocol):
         self._asked = False  # the request is whole
         self._new = True  # nothing came behind the handshake yet
         self._peer: Responder | None = None
-        self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
-        self._text = False
+        self._joined = JoinedFrames()
         self._uncut: Iterator[tuple[bytes, int]] | None = None  # frames of the last read that are not handled yet
         self._late = bytearray()  # bytes read after these frames
         self._in_turns = False
@@ -193,8 +192,8 @@ class Socket(asyncio.Protocol):
     def _whole(self, frame: bytes, payload: int) -> None:
         """Handle a whole frame. ``payload``: offset of a final binary frame's payload, 0 for all others."""
         live = not self.closing and self._codec.state is OPEN
-        if payload and not self._fragments and live:
-            self._text = False
+        if payload and not self._joined.begun and live:
+            self._joined.text = False
             self._message(apply_mask(frame[payload:], frame[payload - 4 : payload]))
         elif live and frame[0] == WHOLE_PING and SHORTEST_MASKED <= len(frame) <= LONGEST_CONTROL and frame[1] >= 128:
             self._pong = apply_mask(frame[6:], frame[2:6])  # only the last ping is answered (RFC 6455, 5.5.3)
@@ -343,26 +342,16 @@ class Socket(asyncio.Protocol):
             self._read_or_not()
 
     def _frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
-            self._text = opcode is Opcode.TEXT
-            if frame.fin:
-                self._message(bytes(frame.data))
-            else:
-                self._fragments = bytearray(frame.data)
-        elif opcode is Opcode.CONT:
-            self._fragments += frame.data
-            if frame.fin:
-                data, self._fragments = bytes(self._fragments), bytearray()
-                self._message(data)
-        elif opcode is Opcode.CLOSE:  # the codec has queued the answer
+        if frame.opcode is Opcode.CLOSE:  # the codec has queued the answer
             self._flush()
             self.closing = True
             self._transport.close()
+        elif (data := self._joined.add(frame)) is not None:
+            self._message(data)
 
     def _message(self, data: bytes) -> None:
         if self._peer is not None and not self.closing:
-            self._peer.on_message(data, self._text)
+            self._peer.on_message(data, self._joined.text)
 
     def _broken(self, error: Exception) -> None:
         """The parser failed and has queued a close frame. An error frame goes first, as in every refusal."""
