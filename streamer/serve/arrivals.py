@@ -71,7 +71,8 @@ class Arrivals:
 
     def wait(self, newcomer: Newcomer) -> None:
         """Let ``newcomer`` arrive, now or in its turn, or turn it away."""
-        if len(self._waiting) + self._open() >= self._most:
+        # where none waits, the protocol that is asked for has its own bound
+        if self._waiting and len(self._waiting) + self._open() >= self._most:
             self._turn_away(newcomer, f"there are {self._most} (max_connections)")
         elif (expected := len(self._waiting) * self._cost / self._share) > self._patience:
             self._turn_away(newcomer, f"this one would wait {expected:.0f} s (handshake_seconds)")

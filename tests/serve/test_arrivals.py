@@ -242,6 +242,14 @@ def test_those_that_are_open_and_those_that_wait_are_bounded_together() -> None:
     assert "max_connections" in here.turned_away[0]
 
 
+def test_with_as_many_open_as_may_be_a_single_one_has_its_turn() -> None:
+    here = Newcomers(most=50)
+    here.open = 50  # of one protocol: another one may have room
+    here.come(1)
+    assert len(here.log) == 1
+    assert here.turned_away == []
+
+
 class Wire:
     """A daemon's end of a connection whose handshake has to wait until :meth:`Time.run`."""
 
