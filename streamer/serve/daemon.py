@@ -111,7 +111,7 @@ class Daemon:
             loop,
             settings.max_connections,
             settings.handshake_seconds / 2,  # clients wait no longer than that for the whole
-            refused=self.metrics.refusals.labels("arrivals").inc,
+            refused=lambda: self.metrics.refusals.labels("arrivals").inc(),  # a row of the engine's page from then on
             taken=self.registry.headroom.taken,
             open=lambda: len(self.streams.connections),
         )
