@@ -23,10 +23,10 @@ from streamer.serve import logs
 from streamer.serve.access.gate import Access, Gate
 from streamer.serve.access.tls import ServerTls
 from streamer.serve.app import create_app
-from streamer.serve.arrivals import Arrivals
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
 from streamer.serve.disk_threads import set_disk_threads
+from streamer.serve.handshakes import Handshakes
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
@@ -107,15 +107,15 @@ class Daemon:
             quota=self.access.max_streams,
             behind=self._behind,
         )
-        self.arrivals = Arrivals(
+        self.handshakes = Handshakes(
             loop,
             settings.max_connections,
             settings.handshake_seconds / 2,  # clients wait no longer than that for the whole
-            refused=lambda: self.metrics.refusals.labels("arrivals").inc(),  # a row of the engine's page from then on
+            refused=lambda: self.metrics.refusals.labels("handshakes").inc(),  # a row of the engine's page from then on
             taken=self.registry.headroom.taken,
             open=lambda: len(self.streams.connections),
         )
-        self.metrics.waiting_connections.set_function(self.arrivals.__len__)
+        self.metrics.waiting_connections.set_function(self.handshakes.__len__)
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
         self.versions = (self.registry, SensorVersions(self.sensors), self.generators)
@@ -124,7 +124,7 @@ class Daemon:
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory, self.access, tls)
         self.realtime = Realtime(self.streams)
-        self.vosk = VoskServer(self.streams, self.access, self.turns, self.arrivals)
+        self.vosk = VoskServer(self.streams, self.access, self.turns, self.handshakes)
         self.wyoming = WyomingServer(self.streams, self.access)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
@@ -200,7 +200,7 @@ class Daemon:
             access=self.access,
             admit=self._admit,
             turns=self.turns,
-            arrivals=self.arrivals,
+            handshakes=self.handshakes,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,

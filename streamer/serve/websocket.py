@@ -22,9 +22,9 @@ from websockets.server import ServerProtocol
 from streamer import tracing
 from streamer.serve.access.gate import Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
-from streamer.serve.arrivals import Arrivals
 from streamer.serve.connections import unavailable
 from streamer.serve.frames import Cutter, JoinedFrames, clip_reason
+from streamer.serve.handshakes import Handshakes
 from streamer.serve.responder import Responder
 from streamer.serve.stream.protocol import Binary, WireError, encode
 from streamer.serve.traced import request_headers
@@ -66,7 +66,7 @@ class Socket(asyncio.Protocol):
         access: Access,
         admit: Callable[[str], Callable[[Socket], Responder] | tuple[int, str]],
         turns: Turns,
-        arrivals: Arrivals,
+        handshakes: Handshakes,
         max_frame_bytes: int,
         ping_seconds: float,
         send_seconds: float,
@@ -76,7 +76,7 @@ class Socket(asyncio.Protocol):
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._access, self._admit, self._turns, self._arrivals = access, admit, turns, arrivals
+        self._access, self._admit, self._turns, self._handshakes = access, admit, turns, arrivals
         self.grant: Grant = ANYONE
         self.span: tracing.Span | None = None  # from the handshake to the end
         self._ping_seconds = ping_seconds
@@ -134,7 +134,7 @@ class Socket(asyncio.Protocol):
             self._asked = True
             if self._overdue is not None:
                 self._overdue.cancel()
-            self._arrivals.wait(self)
+            self._handshakes.wait(self)
         elif not self._asked and len(self._late) > MOST_BEFORE:
             self._transport.abort()
         self._read_or_not()
@@ -167,7 +167,7 @@ class Socket(asyncio.Protocol):
             self._turns.wait(self._work)
         if self._new:
             self._new = False
-            self._arrivals.spend(monotonic() - began)
+            self._handshakes.spend(monotonic() - began)
 
     def _work(self) -> bool:
         """Handle some of the frames that were read. True if more can be handled."""
@@ -217,7 +217,7 @@ class Socket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self._arrivals.leave(self)
+        self._handshakes.leave(self)
         self.closing = True
         for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._waiting, self._overdue):
             if timer is not None:
@@ -291,7 +291,7 @@ class Socket(asyncio.Protocol):
         if self.closing or self._transport.is_closing():
             return
         if self._cutter is None and self._asked:
-            self._arrivals.leave(self)
+            self._handshakes.leave(self)
             self.turn_away(reason, 1.0)
             return
         if self._codec.state is OPEN:

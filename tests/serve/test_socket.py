@@ -15,7 +15,7 @@ from bench.attack.clients import BINARY, PING, PONG, UPGRADE, frame
 from streamer.metrics import Metrics
 from streamer.serve import websocket
 from streamer.serve.access.gate import Access
-from streamer.serve.arrivals import Arrivals
+from streamer.serve.handshakes import Handshakes
 from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings
@@ -66,7 +66,7 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         here.setblocking(False)
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        turns, peers, arrivals = Turns(loop), list[Echo](), Arrivals(loop, 8, 60)
+        turns, peers, arrivals = Turns(loop), list[Echo](), Handshakes(loop, 8, 60)
         access = Access(Settings(), Metrics(CollectorRegistry()))
 
         def admit(path: str) -> Callable[[Socket], Echo]:
@@ -86,7 +86,7 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
                 access=access,
                 admit=admit,
                 turns=turns,
-                arrivals=arrivals,
+                handshakes=handshakes,
                 **bounds,
             )  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamer.serve.access.gate import Access
-    from streamer.serve.arrivals import Arrivals
+    from streamer.serve.handshakes import Handshakes
     from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.turns import Turns
 
@@ -29,7 +29,7 @@ STREAM_PATH = "/v1/stream"
 class VoskServer:
     """Lives on the event loop."""
 
-    def __init__(self, streams: StreamConnections, access: Access, turns: Turns, arrivals: Arrivals) -> None:
+    def __init__(self, streams: StreamConnections, access: Access, turns: Turns, handshakes: Handshakes) -> None:
         self._streams, settings = streams, streams.settings
         self.connections: set[Socket] = set()  # sockets add themselves, as they do at uvicorn
         self._port = ProtocolPort(settings, streams.metrics, "vosk", settings.vosk_port)
@@ -41,7 +41,7 @@ class VoskServer:
             access=access,
             admit=self._admit,
             turns=turns,
-            arrivals=arrivals,
+            handshakes=handshakes,
             route=STREAM_PATH,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,

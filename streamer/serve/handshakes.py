@@ -17,7 +17,7 @@ from random import uniform
 from time import monotonic
 from typing import Protocol
 
-__all__ = ["Arrivals"]
+__all__ = ["Handshakes"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Newcomer(Protocol):
         """It is refused, and may come back after some ``seconds``."""
 
 
-class Arrivals:
+class Handshakes:
     """Lives on the event loop.
 
     ``most``: connections that wait or are ``open()``, at a time; ``patience``: seconds that one waits, at most;

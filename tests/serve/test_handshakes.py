@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from bench.attack.clients import BINARY, UPGRADE, frame
 from streamer.metrics import Metrics
 from streamer.serve.access.gate import Access
-from streamer.serve.arrivals import LEAST, LOOK, OWED, SAVED, Arrivals
+from streamer.serve.handshakes import LEAST, LOOK, OWED, SAVED, Handshakes
 from streamer.serve.turns import Turns
 from streamer.serve.websocket import MOST_BEFORE, Socket
 from streamer.settings import Settings
@@ -75,7 +75,7 @@ class Newcomers:
     def __init__(self, most: int = 100_000, patience: float = 1e6) -> None:
         self.time, self.refused, self.taken, self.open = Time(), 0, 1.0, 0
         self.log: list[tuple[float, int, str | None]] = []
-        self.arrivals = Arrivals(
+        self.handshakes = Handshakes(
             self.time,  # type: ignore[arg-type]
             most,
             patience,
@@ -96,7 +96,7 @@ class Newcomers:
     def come(self, count: int, work: float = WORK) -> list[Newcomer]:
         came = [Newcomer(self.time, number, work, self.log) for number in range(count)]
         for newcomer in came:
-            self.arrivals.wait(newcomer)
+            self.handshakes.wait(newcomer)
         return came
 
     @property
@@ -108,17 +108,17 @@ def test_a_few_are_answered_at_once() -> None:
     here = Newcomers()
     here.come(5)
     assert [(number, refusal) for _, number, refusal in here.log] == [(i, None) for i in range(5)]
-    assert len(here.arrivals) == 0
+    assert len(here.handshakes) == 0
 
 
 def test_of_many_each_waits_its_turn_and_others_have_the_rest_of_the_time() -> None:
     here = Newcomers()
     here.come(500)
     assert 0 < len(here.log) < 20
-    assert len(here.arrivals) == 500 - len(here.log)
+    assert len(here.handshakes) == 500 - len(here.log)
     here.time.run()
     assert [number for _, number, _ in here.log] == list(range(500))
-    assert len(here.arrivals) == 0
+    assert len(here.handshakes) == 0
     begins = [at for at, _, _ in here.log]
     for first, last in itertools.combinations(range(0, 500, 25), 2):
         took = WORK * (last - first)
@@ -170,7 +170,7 @@ def test_a_long_pause_in_one_handshake_keeps_the_others_waiting_for_a_moment_onl
 
 def test_what_follows_a_handshake_counts() -> None:
     here = Newcomers()
-    here.arrivals.spend(SAVED + 0.03)
+    here.handshakes.spend(SAVED + 0.03)
     here.come(1)
     assert here.log == []
     here.time.run(0.029 / LEAST)
@@ -182,11 +182,11 @@ def test_what_follows_a_handshake_counts() -> None:
 def test_one_that_fails_does_not_keep_the_others_waiting() -> None:
     here = Newcomers()
     here.come(2)
-    here.arrivals.wait(Broken(here.time, 0, 0, here.log))
+    here.handshakes.wait(Broken(here.time, 0, 0, here.log))
     here.come(40)
     here.time.run()
     assert len(here.log) == 42
-    assert len(here.arrivals) == 0
+    assert len(here.handshakes) == 0
 
 
 def test_a_failed_look_at_the_streams_does_not_stop_the_handshakes() -> None:
@@ -205,12 +205,12 @@ def test_one_that_leaves_takes_no_turn() -> None:
     here = Newcomers()
     came = here.come(500)
     for newcomer in came[:480]:
-        here.arrivals.leave(newcomer)
+        here.handshakes.leave(newcomer)
     begin = here.time.now
     here.time.run()
     assert [number for _, number, _ in here.log[-20:]] == list(range(480, 500))
     assert here.time.now - begin < 25 * WORK / LEAST
-    here.arrivals.leave(came[0])  # which is not here any longer
+    here.handshakes.leave(came[0])  # which is not here any longer
 
 
 def test_one_that_would_wait_too_long_is_refused_at_once() -> None:
@@ -237,7 +237,7 @@ def test_those_that_are_open_and_those_that_wait_are_bounded_together() -> None:
     here = Newcomers(most=50)
     here.open = 20
     here.come(100, work=0.02)
-    assert len(here.arrivals) == 30
+    assert len(here.handshakes) == 30
     assert here.refused == len(here.turned_away) == 100 - 30 - len([1 for _, _, why in here.log if not why])
     assert "max_connections" in here.turned_away[0]
 
@@ -255,7 +255,7 @@ class Wire:
 
     def __init__(self, patience: float = 60.0) -> None:
         self.time = Time()
-        self.arrivals = Arrivals(self.time, 8, patience, clock=self.time)  # type: ignore[arg-type]
+        self.handshakes = Handshakes(self.time, 8, patience, clock=self.time)  # type: ignore[arg-type]
         self.peers: list[Any] = []
         self.got: list[bytes] = []
 
@@ -276,7 +276,7 @@ class Wire:
                 access=Access(Settings(), Metrics(CollectorRegistry())),
                 admit=lambda path: peer,
                 turns=Turns(loop),
-                arrivals=self.arrivals,
+                handshakes=self.handshakes,
                 max_frame_bytes=2**20,
                 ping_seconds=60,
                 send_seconds=60,
@@ -284,7 +284,7 @@ class Wire:
             )
 
         transport, wire = await loop.create_connection(make, sock=there)
-        self.arrivals.spend(1.0)  # as if others had come
+        self.handshakes.spend(1.0)  # as if others had come
         return here, transport, wire
 
 
@@ -318,7 +318,7 @@ async def read(client: socket.socket) -> bytes:
 def test_bytes_behind_a_request_that_waits_are_handled_after_it() -> None:
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/" + frame(BINARY, b"early"))
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         wire.data_received(frame(BINARY, b"later"))
         assert here.peers == []
         here.time.run()
@@ -354,9 +354,9 @@ def test_a_request_in_pieces_waits_once_it_is_whole() -> None:
         request = UPGRADE % b"/"
         client.sendall(request[:-2])
         await until(lambda: len(wire._late) == len(request) - 2)
-        assert len(here.arrivals) == 0
+        assert len(here.handshakes) == 0
         client.sendall(request[-2:])
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         here.time.run()
         assert here.peers == [wire]
 
@@ -367,7 +367,7 @@ def test_a_request_without_end_is_dropped() -> None:
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(b"GET /" + b"x" * 2 * MOST_BEFORE)
         await until(lambda: wire.closing)
-        assert len(here.arrivals) == 0
+        assert len(here.handshakes) == 0
 
     over_a_socket(test)
 
@@ -375,9 +375,9 @@ def test_a_request_without_end_is_dropped() -> None:
 def test_a_client_that_leaves_before_its_turn_is_forgotten() -> None:
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         client.close()
-        await until(lambda: len(here.arrivals) == 0)
+        await until(lambda: len(here.handshakes) == 0)
         here.time.run()
         assert here.peers == []
 
@@ -392,7 +392,7 @@ def test_a_handshake_that_fails_ends_its_connection(monkeypatch: pytest.MonkeyPa
 
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         here.time.run()
         await until(lambda: wire.closing)
 
@@ -402,7 +402,7 @@ def test_a_handshake_that_fails_ends_its_connection(monkeypatch: pytest.MonkeyPa
 def test_a_refused_one_is_told_when_to_come_back() -> None:
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         here.time.now += 7.0
         here.time.run()
         answer = await read(client)
@@ -418,12 +418,12 @@ def test_a_refused_one_is_told_when_to_come_back() -> None:
 def test_one_that_waits_when_the_daemon_goes_down_is_told_so() -> None:
     async def test(here: Wire, client: socket.socket, wire: Socket) -> None:
         client.sendall(UPGRADE % b"/")
-        await until(lambda: len(here.arrivals) == 1)
+        await until(lambda: len(here.handshakes) == 1)
         wire.shutdown()
         answer = await read(client)
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"restarts" in answer
-        assert len(here.arrivals) == 0
+        assert len(here.handshakes) == 0
         here.time.run()
         assert here.peers == []
 
