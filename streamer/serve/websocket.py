@@ -76,7 +76,7 @@ class Socket(asyncio.Protocol):
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._access, self._admit, self._turns, self._handshakes = access, admit, turns, arrivals
+        self._access, self._admit, self._turns, self._handshakes = access, admit, turns, handshakes
         self.grant: Grant = ANYONE
         self.span: tracing.Span | None = None  # from the handshake to the end
         self._ping_seconds = ping_seconds

@@ -66,7 +66,7 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         here.setblocking(False)
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        turns, peers, arrivals = Turns(loop), list[Echo](), Handshakes(loop, 8, 60)
+        turns, peers, handshakes = Turns(loop), list[Echo](), Handshakes(loop, 8, 60)
         access = Access(Settings(), Metrics(CollectorRegistry()))
 
         def admit(path: str) -> Callable[[Socket], Echo]:
