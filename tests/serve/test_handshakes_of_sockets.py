@@ -20,8 +20,6 @@ from streamer.serve.websocket import MOST_BEFORE, Socket
 from streamer.settings import Settings
 from tests.serve.own_time import Time
 
-WORK = 0.002
-
 
 class Wire:
     """A daemon's end of a connection whose handshake has to wait until :meth:`Time.run`."""
