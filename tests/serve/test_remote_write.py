@@ -162,11 +162,12 @@ def test_series_that_are_known_are_read_as_fast_after_a_turn(monkeypatch: pytest
     slow = list[bytes]()
     inner = remote_write._series_v1
     monkeypatch.setattr(remote_write, "_series_v1", lambda series, found: (slow.append(series), inner(series, found)))
-    request = request_v1(*(({**UP, "instance": str(number)}, [(1.0, 1_714_521_600_000)]) for number in range(20)))
-    for _ in range(3):
-        assert len(negotiate({})(snappy(request), 2**25).batch) == 20
-        assert len(slow) == 20  # the first time only
-        now[0] += KEPT_SECONDS - 1
+    steady = [({**UP, "instance": str(number)}, [(1.0, 1_714_521_600_000)]) for number in range(20)]
+    for turn in range(6):  # each time with a series that comes once, so that generations pass
+        once = ({**UP, "instance": f"once {turn}"}, [(1.0, 1_714_521_600_000)])
+        assert len(negotiate({})(snappy(request_v1(*steady, once)), 2**25).batch) == 21
+        assert len(slow) == 20 + turn + 1
+        now[0] += 0.9 * KEPT_SECONDS
 
 
 @pytest.mark.parametrize(
