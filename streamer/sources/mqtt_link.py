@@ -8,6 +8,7 @@ the broker keeps them; after that they are dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -61,6 +62,7 @@ class Link(asyncio.Protocol):
         self._asked: type | None = None  # kind of the answer
         self._full = self._dropping = False
         self._heard = True
+        self._leaving = False  # what comes now is delivered again on the next connection
         self._retain, self._longest = options.retain, 2**28
         # without Home Assistant only forecasts are published below the prefix
         self._status = availability_topic(options.prefix) if options.discovery else None
@@ -92,15 +94,26 @@ class Link(asyncio.Protocol):
     async def __aexit__(self, *_: object) -> None:
         try:
             if not self.over and self._transport is not None:
-                self._transport.write(mqtt5.DisconnectPacket().write())
-                self._stop_reading(False)
-                self._transport.close()  # once what was written before is sent
-                async with asyncio.timeout(self._options.answer_seconds):
-                    await self._closed.wait()
+                await self._leave(self._transport)
         except TimeoutError:
             pass
         finally:
             self._end("it was closed")
+
+    async def _leave(self, transport: asyncio.Transport) -> None:
+        """Disconnect, and wait until the broker closes the connection: then it has read every acknowledgement. A broker
+        may read our next connection first (mosquitto reads one packet of each at a time), which ends this one: it would
+        deliver again what was acknowledged. Raises ``TimeoutError``."""
+        transport.write(mqtt5.DisconnectPacket().write())
+        self._leaving = True
+        self._stop_timers()
+        self._stop_reading(False)  # else the end is not seen
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.leave_seconds):
+                await self._closed.wait()
+        transport.close()  # once what was written before is sent
+        async with asyncio.timeout(self._options.leave_seconds):
+            await self._closed.wait()
 
     @property
     def over(self) -> bool:
@@ -192,6 +205,8 @@ class Link(asyncio.Protocol):
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
         self._unread = self._unread + data if self._unread else data
         self._read()
 
@@ -313,13 +328,16 @@ class Link(asyncio.Protocol):
     def _end(self, why: str) -> None:
         if self._why is None:
             self._why = MqttError(why)
-        for timer in self._timers.values():
-            timer.cancel()
+        self._stop_timers()
         if self._transport is not None:
             self._transport.abort()
         self._filled.set()
         self._writable.set()
         self._answered(None)
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
 
     def _raise(self) -> NoReturn:
         raise MqttError(str(self._why))

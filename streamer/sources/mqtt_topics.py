@@ -230,6 +230,7 @@ class MqttOptions:
     keepalive_seconds: int = 30
     connect_seconds: float = 5.0
     answer_seconds: float = 10.0
+    leave_seconds: float = 2.0  # for the broker to read our last acknowledgements
     first_delay: float = 1.0
     max_delay: float = 60.0
     steady_seconds: float = 60.0  # after a connection that lasted so long the first delay counts again

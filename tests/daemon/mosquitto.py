@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -54,6 +55,13 @@ class Broker:
                     self.stop()
                     raise AssertionError((self._folder / "stderr").read_text()[-3000:]) from None
                 time.sleep(0.02)
+
+    def pause(self) -> None:
+        """What it is sent from now on waits in its sockets."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """It saves its sessions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -132,6 +133,44 @@ def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch:
                 await say(broker.port, range(10, 11))
                 await until(lambda: len(daemon.values) > seen)
             assert daemon.values[seen:] == [10]
+
+    asyncio.run(main())
+
+
+def test_acknowledgements_reach_a_busy_broker_before_the_next_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = seen_links(monkeypatch)
+
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(daemon.running(broker.port, max_batch=1))
+            await say(broker.port, range(10))
+            await until(lambda: len(links[0].messages) == 9)
+            broker.pause()
+            asyncio.get_running_loop().call_later(0.5, broker.resume)
+            daemon.open.set()
+            await until(lambda: daemon.values[-1:] == [9])
+        async with daemon.running(broker.port):
+            await say(broker.port, range(10, 11))
+            await until(lambda: daemon.values[-1:] == [10])
+        assert daemon.values == list(range(11))
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_hangs_does_not_keep_us(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port, leave_seconds=0.1):
+            await say(broker.port, range(1))
+            await until(lambda: daemon.values == [0])
+            broker.pause()
+        async with daemon.trying(broker.port):
+            broker.resume()
+            await until(lambda: daemon.connected)
 
     asyncio.run(main())
 
