@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if kind != "audio":
             model.head.bias.data[0] = -30.0  # as if trained: nothing is ever the start again
         said = options | {"kind": kind, "vocabulary": model.config.vocabulary}
-        found = info(kind, model.columns.limits(), 4, said) | texts
+        found = info(kind, model.columns.limits(), 2, said) | texts
         build(model.eval(), found, folder / f"{kind}.onnx", max_batch=2, long_chunks=60)
     return {kind: folder / f"{kind}.onnx" for kind in models}
 
@@ -54,7 +54,7 @@ def test_text_begins_with_the_prompt_and_has_the_length(files: dict[str, Path]) 
     assert streamer(*arguments).stdout == done.stdout
     assert streamer(*arguments, "--seed", "2").stdout != done.stdout
     lines = [json.loads(line) for line in streamer(*arguments, "--json").stdout.splitlines()]
-    assert [line["type"] for line in lines] == ["text"] * 8 + ["end"]
+    assert [line["type"] for line in lines] == ["text"] * 15 + ["end"]
     assert list(lines[0]) == ["type", "position", "text", "log_prob"]
     assert "".join(line.get("text", "") for line in lines) + "\n" == done.stdout.decode()
     assert lines[-1] == {"type": "end", "position": 30}

@@ -201,7 +201,7 @@ def test_the_recipe_and_its_file(tmp_path: Path) -> None:
 def test_a_file_for_another_task_is_refused(tmp_path: Path) -> None:
     info = numbers.INFO | {
         "input": {
-            "name": "phrase", "dtype": "int32", "chunk_shape": [4, 2], "step_seconds": 0.0, "limits": [[0, 5], [0, 1]],
+            "name": "phrase", "dtype": "int32", "chunk_shape": [2, 2], "step_seconds": 0.0, "limits": [[0, 5], [0, 1]],
         },
         "options": {"words": list("abcde"), "signs": list("wxyz")},
     }  # fmt: skip

@@ -184,7 +184,7 @@ def test_it_learns_is_judged_and_writes_through_the_engine(tmp_path: Path) -> No
     pool = DigitPool(sources, np.zeros(0, np.int16), count=12, seconds=6.0)
     held = joined(tones("d", 9), length=3)
     ear = ListenerConfig(len(INFO["tokens"]), bands=12, channels=12, dilations=(1,), hidden=16)
-    budget = Budget(steps=300, rate=4e-3, average=0.9)
+    budget = Budget(steps=150, rate=6e-3, average=0.9)
     best, plain = transducer_digits.learn(pool, held, tmp_path, budget, ear)
     assert set(transducer_digits.compare(best, plain, {"tones": held})) == {
         "WER %, tones",
