@@ -125,8 +125,11 @@ def read(path: Path) -> list[BenchRun]:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def cell(text: str) -> str:
+        return " ".join(text.split("\n")).replace("|", "\\|")  # a line break ends a table's row
+
     lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines) + "\n"
 
 
 def section(kept: Sequence[BenchRun]) -> str:

@@ -19,7 +19,7 @@ MARKED = (
     "between\n<!-- begin: python -m bench x -->\n<!-- end -->\n"
 )
 COMMAND = "python -m bench toy --seconds 1"
-RUN = BenchRun("2026-01-02", "a machine", COMMAND, ["what", "how | much"], [["a|b", "1.5"]], {"x": 1})
+RUN = BenchRun("2026-01-02", "a machine", COMMAND, ["what", "how | much"], [["a|b", "1.5\n(1 to 2)"]], {"x": 1})
 
 
 def test_the_page_is_what_is_kept() -> None:
@@ -38,7 +38,7 @@ def test_figures_stand_under_the_command_that_printed_them(tmp_path: Path) -> No
     text = report.written(MARKED, tmp_path)
     assert "old" not in text
     told = "`python -m bench toy --seconds 1` (2026-01-02; a machine):\n\n| what | how \\| much |\n| --- | --- |\n"
-    assert f"{told}| a\\|b | 1.5 |\n<!-- end -->\nbetween" in text
+    assert f"{told}| a\\|b | 1.5 (1 to 2) |\n<!-- end -->\nbetween" in text
     assert report.written(text, tmp_path) == text
 
 
