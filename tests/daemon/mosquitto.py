@@ -65,6 +65,7 @@ class Broker:
 
     def stop(self) -> None:
         """It saves its sessions."""
+        self.resume()  # after a test that failed meanwhile
         self._process.terminate()
         self._process.wait(30)
 
