@@ -8,6 +8,8 @@ from models.shipped import english
 from models.speech import align, data
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
+from models.speech.corpus import shards
+from models.speech.corpus.english import STRINGS
 from models.speech.ctc import CtcOptions
 from models.speech.cut import cut_words
 from models.speech.data import TOKENS, Utterance
@@ -39,7 +41,9 @@ def digits(everybody: bool = False) -> Recipe:
     """The recipe. ``everybody``: train on the development speakers, too. Raises ``FileNotFoundError`` if there is no
     corpus yet (``python -m models corpus english``)."""
     rate = 16000
-    made = english.corpus_reader(english.made_corpus(), "kokoro")()
+    folder = english.made_corpus()
+    made = english.corpus_reader(folder, "kokoro")()
+    learners = english.corpus_reader(folder.parent / "digits", STRINGS)()
     corpus = aligned_train(rate)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     held = sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]})
@@ -84,6 +88,7 @@ def digits(everybody: bool = False) -> Recipe:
             UtteranceSource(
                 "others' words", cut_words(made, data.DIGITS, rate), _moving(0.1, 0.1), joined=(2, 7), gaps=(0, 0.4)
             ),
+            *_learners(learners, rate),
             UtteranceSource("nothing", [], _moving(0.05, 0.07)),
         ],
         noise=data.kitchen(rate),
@@ -104,6 +109,17 @@ def digits(everybody: bool = False) -> Recipe:
             "licence": english.LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
         },
     )
+
+
+def _learners(strings: list[shards.Recording], rate: int) -> list[UtteranceSource]:
+    """The sources of the corpus "digits"; none if it has not been made."""
+    if not strings:
+        return []
+    words = cut_words(strings, data.DIGITS, rate)
+    return [
+        UtteranceSource("learners' strings", strings, _moving(0.25, 0.25)),
+        UtteranceSource("learners' words", words, _moving(0.1, 0.1), joined=(2, 7), gaps=(0.0, 0.4)),
+    ]
 
 
 def _moving(early: float, late: float) -> Callable[[float], float]:

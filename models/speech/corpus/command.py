@@ -1,4 +1,4 @@
-"""Options of ``python -m models corpus english``, without importing the networks."""
+"""Options of ``python -m models corpus``, without importing the networks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 from models.speech.corpus.packages import corpus_folder
 
+#: Hours by default.
+HOURS = {"english": 60.0, "digits": 2.0}
+
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", choices=("english",))
-    parser.add_argument("--hours", type=float, default=60.0, help="of synthetic speech (default: %(default)g)")
+    parser.add_argument("corpus", choices=tuple(HOURS), help="digits: strings of them by learners and children")
+    parser.add_argument("--hours", type=float, help="of synthetic speech (default: 60, of digits 2)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)d)")
     parser.add_argument("--folder", type=Path, help="default: $STREAMER_CORPUS, or ~/.cache/streamer/corpus")
     parser.add_argument("--seed", type=int, default=1)
@@ -26,9 +29,10 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or corpus_folder()
     try:
         if options.table:
-            english.show(folder / "english")
+            english.show(folder / options.corpus)
         else:
-            english.run(folder, data_folder(), options.hours, options.jobs, options.seed, options.gigabytes)
+            hours = HOURS[options.corpus] if options.hours is None else options.hours
+            english.run(folder, data_folder(), options.corpus, hours, options.jobs, options.seed, options.gigabytes)
     except (RuntimeError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
-"""``python -m models corpus english``: makes hours of English for training, shard by shard.
+"""``python -m models corpus english``: makes hours of English for training, shard by shard; ``corpus digits``: strings
+of digits by learners and children.
 
 Shard ``i`` depends only on the seed and ``i``, and any run of consecutive shards has about the same shares of sources.
 So a run can be killed and resumed, or extended by more hours, and training can start with the finished part.
@@ -30,7 +31,7 @@ from models.speech.corpus.shards import RATE, CorpusRow, Pcm
 
 if TYPE_CHECKING:
     from models.speech.corpus.g2p import Pronounce
-    from models.speech.corpus.texts import CorpusTexts
+    from models.speech.corpus.texts import CorpusText, CorpusTexts
     from models.speech.corpus.voices import Voices
 
 VERSION = 2  # of the recipe: shards of different versions are not mixed
@@ -40,6 +41,8 @@ TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
 PROMPTS = "asterisk"
 GAME = "queen"
 SKY = "sky"
+#: Kokoro's voices as learners and children, who say strings of digits: the corpus "digits".
+STRINGS = "strings"
 #: Shards of recorded speech, each made once.
 RECORDED = (PROMPTS, GAME, SKY)
 #: The environment of the processes: one thread each, and no memory is returned to the system, which would cost a third
@@ -64,7 +67,9 @@ def _voices(source: str, folder: Path) -> Voices:
     packages.importable()
     if source == "debian":
         return voices.DebianVoices()
-    return (voices.KokoroVoices if source == "kokoro" else voices.HibariVoices)(packages)
+    if source == "hibari":
+        return voices.HibariVoices(packages)
+    return voices.KokoroVoices(packages, voices.LEARNERS if source == STRINGS else voices.EVERYBODY)
 
 
 @lru_cache(1)
@@ -75,8 +80,8 @@ def _american(folder: Path) -> Pronounce:
     return Pronounce()
 
 
-def name_of(index: int) -> str:
-    return f"english-{index:05d}"
+def name_of(index: int, corpus: str = "english") -> str:
+    return f"{corpus}-{index:05d}"
 
 
 def source_of(index: int) -> str:
@@ -84,24 +89,37 @@ def source_of(index: int) -> str:
 
 
 def make_shard(folder: Path, data: Path, seed: int, index: int) -> float:
-    """Make one shard, in a separate process; returns its duration in seconds."""
+    """Make one shard of English, in a separate process; returns its duration in seconds."""
+    texts = _texts(data)
+    rng = random.Random(f"{seed}-{index}")
+    return _write(folder, "english", index, _speak(folder, source_of(index), rng, lambda: texts.draw(rng)))
+
+
+def make_strings(folder: Path, data: Path, seed: int, index: int) -> float:
+    """The same of digits."""
+    from models.speech.corpus.texts import draw_digits
+
+    rng = random.Random(f"{seed}-{index}")
+    return _write(folder, "digits", index, _speak(folder, STRINGS, rng, lambda: draw_digits(rng)))
+
+
+def _write(folder: Path, corpus: str, index: int, made: Made) -> float:
     import torch
 
     torch.set_num_threads(1)
-    rng = random.Random(f"{seed}-{index}")
-    return shards.write(folder / "english", name_of(index), _speak(folder, data, source_of(index), rng))
+    return shards.write(folder / corpus, name_of(index, corpus), made)
 
 
-def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
+def _speak(folder: Path, source: str, rng: random.Random, draw: Callable[[], CorpusText]) -> Made:
     from models.speech.corpus.g2p import label
 
-    texts, voices, american = _texts(data), _voices(source, folder), _american(folder)
+    voices, american = _voices(source, folder), _american(folder)
     total = 0
     parent = multiprocessing.parent_process()
     while total < SHARD * RATE:
         if parent is not None and not parent.is_alive():
             os._exit(1)  # the parent was killed
-        text = texts.draw(rng)
+        text = draw()
         try:
             words, phones = label(text.spoken, american)
             spoken = voices.speak(text.spoken, rng)
@@ -193,9 +211,13 @@ def seconds_of(folder: Path, names: list[str]) -> float:
     return sum(recording.row.seconds for name in names for recording in shards.read(folder, name))
 
 
+def fetch(folder: Path) -> None:
+    Packages(folder).fetch()
+
+
 def prepare(folder: Path) -> None:
     """Before the first shard: fetch the packages, and make the shards of recorded speech."""
-    Packages(folder).fetch()
+    fetch(folder)
     there = shards.names(folder / "english")
     if PROMPTS not in there:
         make_prompts(folder)
@@ -205,17 +227,25 @@ def prepare(folder: Path) -> None:
         make_sky(folder)
 
 
+#: What each corpus needs before its first shard, and how a shard is made.
+CORPORA: dict[str, tuple[Callable[[Path], None], Callable[[Path, Path, int, int], float]]] = {
+    "english": (prepare, make_shard),
+    "digits": (fetch, make_strings),
+}
+
+
 def build(
     folder: Path,
     data: Path,
     hours: float,
     *,
+    corpus: str = "english",
     jobs: int = 1,
     seed: int = 1,
     gigabytes: float = 20.0,
     say: Callable[[float], None] = lambda hours: None,
-    prepare: Callable[[Path], None] = prepare,
-    make: Callable[[Path, Path, int, int], float] = make_shard,
+    prepare: Callable[[Path], None] | None = None,
+    make: Callable[[Path, Path, int, int], float] | None = None,
 ) -> None:
     """Make shards until there are ``hours`` of synthetic speech; calls ``say(hours so far)`` after each. ``make(folder,
     data, seed, index)`` runs in ``jobs`` processes, writes a shard and returns its seconds.
@@ -223,7 +253,8 @@ def build(
     Raises ``RuntimeError`` if the packages can't be fetched, the folder is locked by another run or of another recipe,
     or the shards exceed ``gigabytes``.
     """
-    place = folder / "english"
+    place = folder / corpus
+    prepare, make = prepare or CORPORA[corpus][0], make or CORPORA[corpus][1]
     with owned(place):
         agree(place, seed)
         shards.sweep(place)
@@ -237,7 +268,7 @@ def build(
             running: set[Future[float]] = set()
             while made < hours:
                 while len(running) < jobs:
-                    if name_of(index) not in there:
+                    if name_of(index, corpus) not in there:
                         running.add(pool.submit(make, folder, data, seed, index))
                     index += 1
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -271,19 +302,19 @@ def show(place: Path, console: Console | None = None) -> None:
     console.print("Texts: " + "; ".join(sorted(texts)))
 
 
-def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
-    """Build the corpus, with a progress bar on a terminal, else with a line for each shard; print its table."""
+def run(folder: Path, data: Path, corpus: str, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
+    """Build a corpus, with a progress bar on a terminal, else with a line for each shard; print its table."""
     console = Console()
     bar = Progress(
-        TextColumn("English"), BarColumn(), TextColumn("{task.completed:.2f} of {task.total:g} h"),
+        TextColumn(corpus), BarColumn(), TextColumn("{task.completed:.2f} of {task.total:g} h"),
         TimeRemainingColumn(), console=console,
     )  # fmt: skip
     if console.is_terminal:
         with bar:
             task = bar.add_task("", total=hours)
-            build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+            build(folder, data, hours, corpus=corpus, jobs=jobs, seed=seed, gigabytes=gigabytes,
                   say=lambda made: bar.update(task, completed=made))  # fmt: skip
     else:
-        build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+        build(folder, data, hours, corpus=corpus, jobs=jobs, seed=seed, gigabytes=gigabytes,
               say=lambda made: print(f"{made:.2f} of {hours:g} h", flush=True))  # fmt: skip
-    show(folder / "english", console)
+    show(folder / corpus, console)

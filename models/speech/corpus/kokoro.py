@@ -7,6 +7,7 @@ A voice is a table of styles [510, 256] with a row for each length of text: the 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def cut(path: Path, front: Path) -> None:
     graph = onnx.helper.make_graph(nodes, "front", list(model.graph.input), outputs, values)
     domains = {node.domain for node in nodes} | {""}
     opsets = [opset for opset in model.opset_import if opset.domain in domains]
-    partial = front.with_suffix(".tmp")
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version), partial)
-    partial.replace(front)
+    whole = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    # each of several processes that begin together has a file of its own
+    with tempfile.NamedTemporaryFile(dir=front.parent, suffix=".tmp", delete=False) as partial:
+        onnx.save(whole, partial)
+    Path(partial.name).replace(front)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

@@ -32,7 +32,7 @@ SOURCES = (
     TextSource("prompts", 0.15, "CC BY 4.0 (VCTK prompts)", "text/prompts.txt.gz"),
     TextSource("books", 0.16, "public domain (LJ Speech), CC BY 4.0 (LibriSpeech)", "text/sentences.txt"),
     TextSource("orders", 0.03, "CC BY 4.0 (Taskmaster)", "text/orders.txt.gz"),
-    TextSource("made", 0.14, "Apache-2.0 (this project)"),
+    MADE_TEXTS := TextSource("made", 0.14, "Apache-2.0 (this project)"),
 )
 
 
@@ -172,6 +172,14 @@ def digit_string(rng: random.Random, names: list[str]) -> str:
     said = digits("".join(rng.choice("0123456789") for _ in range(rng.randint(1, 9))), rng).split()
     marks = [", " if rng.random() < 0.25 else " " for _ in said]
     return "".join(word + mark for word, mark in zip(said, marks, strict=True)).strip(" ,") + "."
+
+
+def draw_digits(rng: random.Random) -> CorpusText:
+    """One to nine digits; "zero" is never "oh"."""
+    said = digit_string(rng, [])
+    while "OH" in words(said):
+        said = digit_string(rng, [])
+    return CorpusText(said, MADE_TEXTS)
 
 
 def number(rng: random.Random, names: list[str]) -> str:

@@ -41,8 +41,22 @@ AMERICAN, BRITISH = ("af_", "am_"), ("bf_", "bm_")
 CHINESE = ("zf_", "zm_")
 
 
-def draw_speaker(names: list[str], rng: random.Random) -> VoiceBlend:
-    """One to three voices with random shares. Most are native; the others have an accent, often a Chinese one."""
+@dataclass(frozen=True)
+class Speakers:
+    """Shares of speakers: ``native`` ones, half of the others with a native voice in their blend; ``unchanged`` vocal
+    tracts, and those of ``adults``, these included."""
+
+    native: float = 0.7
+    unchanged: float = 0.45
+    adults: float = 0.85
+
+
+EVERYBODY = Speakers()
+LEARNERS = Speakers(native=0.3, unchanged=0.1, adults=0.35)
+
+
+def draw_speaker(names: list[str], rng: random.Random, shares_of: Speakers = EVERYBODY) -> VoiceBlend:
+    """One to three voices with random shares, native or with an accent, often a Chinese one."""
     native = [name for name in names if name.startswith(AMERICAN + BRITISH)]
     foreign = [name for name in names if name not in native]
     chinese = [name for name in foreign if name.startswith(CHINESE)]
@@ -56,9 +70,9 @@ def draw_speaker(names: list[str], rng: random.Random) -> VoiceBlend:
         return {name: weight / sum(weights) for name, weight in zip(chosen, weights, strict=True)}
 
     style = rng.random()
-    if style < 0.7 or not foreign:
+    if style < shares_of.native or not foreign:
         timbre = shares(native)
-    elif style < 0.85:
+    elif style < (1.0 + shares_of.native) / 2:
         timbre = shares(native, chinese or foreign)
     else:
         timbre = shares(rng.choice((chinese or foreign, foreign)))
@@ -70,16 +84,17 @@ class KokoroVoices:
 
     licence = "Apache-2.0 (Kokoro-82M), MIT (its ONNX form)"
 
-    def __init__(self, packages: Packages) -> None:
+    def __init__(self, packages: Packages, speakers: Speakers = EVERYBODY) -> None:
         packages.importable()
+        self.speakers = speakers
         self.kokoro = Kokoro(packages.model, packages.vocabulary, packages.voices)
         self.pronounce = {british: Pronounce(british) for british in (False, True)}
 
     def speak(self, text: str, rng: random.Random) -> SpokenSentence:
-        speaker = draw_speaker(sorted(self.kokoro.voices), rng)
+        speaker = draw_speaker(sorted(self.kokoro.voices), rng, self.speakers)
         share = sum(share for name, share in speaker.prosody.items() if name.startswith(BRITISH))
         british = rng.random() < 0.1 + 0.8 * share
-        tract = draw_vocal_tract(rng)
+        tract = draw_vocal_tract(rng, self.speakers)
         pace = rng.uniform(0.78, 1.22) * (0.9 if tract > 1.18 else 1.0)
         style = blend(self.kokoro.voices, speaker)
         groups = [phonemes for _, phonemes in self.pronounce[british].groups(text)]
@@ -104,10 +119,12 @@ class KokoroVoices:
         return out
 
 
-def draw_vocal_tract(rng: random.Random) -> float:
+def draw_vocal_tract(rng: random.Random, speakers: Speakers = EVERYBODY) -> float:
     """A factor of all resonances and of the pitch, as of another vocal tract: 1, near 1, or that of a child."""
     style = rng.random()
-    return 1.0 if style < 0.45 else rng.uniform(0.9, 1.13) if style < 0.85 else rng.uniform(1.15, 1.38)
+    if style < speakers.unchanged:
+        return 1.0
+    return rng.uniform(0.9, 1.13) if style < speakers.adults else rng.uniform(1.15, 1.38)
 
 
 def scale_frequencies(wave: Wave, factor: float, rate: int) -> Wave:

@@ -22,7 +22,11 @@ def nothing(folder: Path) -> None:
     """No voices are wanted."""
 
 
-def beeping(folder: Path, data: Path, seed: int, index: int) -> float:
+def strings_beeping(folder: Path, data: Path, seed: int, index: int) -> float:
+    return beeping(folder, data, seed, index, "digits")
+
+
+def beeping(folder: Path, data: Path, seed: int, index: int, corpus: str = "english") -> float:
     rng = random.Random(f"{seed}-{index}")
 
     def beeps() -> Iterator[tuple[CorpusRow, np.ndarray]]:
@@ -36,7 +40,7 @@ def beeping(folder: Path, data: Path, seed: int, index: int) -> float:
             )
             yield row, (wave * 9000).astype(np.int16)
 
-    return shards.write(folder / "english", english.name_of(index), beeps())
+    return shards.write(folder / corpus, english.name_of(index, corpus), beeps())
 
 
 def main(folder: str) -> None:

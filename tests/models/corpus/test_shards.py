@@ -15,7 +15,7 @@ from rich.console import Console
 
 from models.speech.corpus import english, shards
 from models.speech.corpus.shards import RATE, CorpusRow
-from tests.models.corpus.makers import HANGS, beeping, nothing
+from tests.models.corpus.makers import HANGS, beeping, nothing, strings_beeping
 
 HOURS = 5 / 3600
 
@@ -98,6 +98,12 @@ def test_more_hours_keep_what_is_there(tmp_path: Path) -> None:
     assert said[0] == 0
     assert said[-1] >= 2 * HOURS
     assert said == sorted(said)
+
+
+def test_another_corpus_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    english.build(tmp_path, tmp_path, HOURS, corpus="digits", prepare=nothing, make=strings_beeping)
+    assert shards.names(tmp_path / "digits")[0] == "digits-00000"
+    assert not (tmp_path / "english").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

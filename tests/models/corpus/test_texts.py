@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from models.speech.corpus.spoken import speak, words
-from models.speech.corpus.texts import MADE, SOURCES, CorpusTexts, Make, fits, piece
+from models.speech.corpus.texts import MADE, SOURCES, CorpusTexts, Make, draw_digits, fits, piece
+from models.speech.data import DIGITS
 
 NAMES = ["Abe", "Miriam", "Zhang"]
 
@@ -56,3 +57,10 @@ def test_made_texts_are_spoken_words_already(make: Make) -> None:
         assert again is not None
         assert words(again) == words(text)
         assert "{" not in text
+
+
+def test_digit_strings_have_digits_alone() -> None:
+    rng = random.Random(1)
+    drawn = [words(draw_digits(rng).spoken) for _ in range(300)]
+    assert {word for said in drawn for word in said} == set(DIGITS)
+    assert {len(said) for said in drawn} == set(range(1, 10))

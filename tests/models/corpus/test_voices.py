@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +13,18 @@ import pytest
 import torch
 
 from models.speech.corpus.g2p import arpabet, closest, fitted, timed
-from models.speech.corpus.kokoro import Graph, Kokoro, VoiceBlend, blend, session
+from models.speech.corpus.kokoro import Graph, Kokoro, VoiceBlend, blend, cut, session
 from models.speech.corpus.packages import Packages, corpus_folder
-from models.speech.corpus.vocoder import Vocoder
-from models.speech.corpus.voices import HibariVoices, KokoroVoices, draw_speaker, scale_frequencies, trimmed
+from models.speech.corpus.vocoder import DURATIONS, FEATURES, SOURCE, Vocoder
+from models.speech.corpus.voices import (
+    LEARNERS,
+    HibariVoices,
+    KokoroVoices,
+    draw_speaker,
+    draw_vocal_tract,
+    scale_frequencies,
+    trimmed,
+)
 
 NAMES = ["af_heart", "af_sky", "am_adam", "bf_emma", "bm_lewis", "zf_xiaoyi", "ff_siwis"]
 packages = Packages(corpus_folder())
@@ -39,6 +49,14 @@ def test_speakers_are_ever_new_and_mostly_native() -> None:
     foreign = sum(any(name[0] in "zf" for name in s.timbre) for s in speakers) / len(speakers)
     assert 0.2 < foreign < 0.4
     assert draw_speaker(NAMES, random.Random(3)) == draw_speaker(NAMES, random.Random(3))
+
+
+def test_learners_are_mostly_foreign_and_young() -> None:
+    rng = random.Random(1)
+    speakers = [draw_speaker(NAMES, rng, LEARNERS) for _ in range(600)]
+    assert 0.6 < sum(any(name[0] in "zf" for name in s.timbre) for s in speakers) / len(speakers) < 0.8
+    tracts = [draw_vocal_tract(rng, LEARNERS) for _ in range(600)]
+    assert 0.58 < sum(tract >= 1.15 for tract in tracts) / len(tracts) < 0.72
 
 
 def test_a_shorter_throat_moves_every_frequency_up() -> None:
@@ -75,6 +93,31 @@ def test_times_fit_labels_of_another_length() -> None:
     assert fitted(2, [(0.0, 0.3), (0.3, 0.4)]) == [(0.0, 0.3), (0.3, 0.4)]
     spans = fitted(4, [(0.0, 0.3), (0.3, 0.4)])
     np.testing.assert_allclose(spans, [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4)])
+
+
+def test_processes_that_begin_together_do_not_take_each_others_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = (FEATURES, SOURCE, DURATIONS)
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["tokens"], [name]) for name in names],
+        "whole",
+        [onnx.helper.make_tensor_value_info("tokens", kind, None)],
+        [onnx.helper.make_tensor_value_info(name, kind, None) for name in names],
+    )
+    model, front, save = tmp_path / "model.onnx", tmp_path / "front.onnx", onnx.save
+    onnx.save(onnx.helper.make_model(graph), model)
+
+    def overtaken(*arguments: Any) -> None:
+        save(*arguments)
+        monkeypatch.setattr(onnx, "save", save)
+        cut(model, front)  # another process comes first
+
+    monkeypatch.setattr(onnx, "save", overtaken)
+    cut(model, front)
+    assert [node.output[0] for node in onnx.load(front).graph.node] == list(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["front.onnx", "model.onnx"]
 
 
 @voices_are_here
