@@ -22,6 +22,8 @@ __all__ = ["BlockAttention", "TransformerStack"]
 
 #: Steps until positions repeat: Whisper's 30 s, rounded down to a multiple of the recipes' blocks.
 PERIOD = 1488
+#: Blocks that share one matrix of scores in training.
+TOGETHER = 16
 
 
 class BlockAttention(Streaming):
@@ -59,6 +61,8 @@ class BlockAttention(Streaming):
         whole = torch.cat([state["past"].to(news.dtype), news], 1)  # [B, past + T, 2 C]
         seen = torch.cat([state["seen"], torch.ones_like(x[:, :, 0], dtype=torch.float32)], 1)
         new = {"past": whole[:, steps:], "seen": seen[:, steps:]}
+        if self.training:
+            return self.leave(self._banded(queries, whole, seen)), new
         if short := -steps % self.block:
             whole, seen = nn.functional.pad(whole, (0, 0, 0, short)), nn.functional.pad(seen, (0, short))
             queries = nn.functional.pad(queries, (0, 0, 0, short))
@@ -75,6 +79,23 @@ class BlockAttention(Streaming):
         mixed = scores.softmax(4).to(values.dtype) @ values.transpose(3, 4)  # [B, blocks, heads, block, C / heads]
         mixed = mixed.transpose(2, 3).reshape(batch, count * self.block, self.channels)[:, :steps]
         return self.leave(mixed), new
+
+    def _banded(self, queries: Tensor, whole: Tensor, seen: Tensor) -> Tensor:
+        """The same [B, T, C] by masks, :data:`TOGETHER` blocks at a time, without a copy of the past for each block: a
+        step of training on rows of several seconds takes a third less time."""
+        keys, values = whole.to(queries.dtype).unflatten(2, (2 * self.heads, -1)).transpose(1, 2).chunk(2, 1)
+        queries = queries.unflatten(2, (self.heads, -1)).transpose(1, 2) * (self.channels // self.heads) ** -0.5
+        mixed = []
+        for start in range(0, queries.shape[2], TOGETHER * self.block):
+            asking = queries[:, :, start : start + TOGETHER * self.block]  # [B, heads, steps, C / heads]
+            part = slice(start, start + asking.shape[2] + self.past)
+            first = torch.arange(asking.shape[2], device=whole.device)[:, None] // self.block * self.block
+            among = torch.arange(seen[:, part].shape[1], device=whole.device)
+            band = (among >= first) & (among < first + self.past + self.block)
+            far = FAR * (1 - band * seen[:, None, None, part])
+            scores = asking @ keys[:, :, part].transpose(2, 3)
+            mixed.append((scores + far.to(scores.dtype)).softmax(3).to(values.dtype) @ values[:, :, part])
+        return torch.cat(mixed, 2).transpose(1, 2).flatten(2)
 
 
 class Sinusoids(Streaming):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.layers import BlockAttention, LogMel, TransformerStack
-from models.layers.transformer import PERIOD, Sinusoids
+from models.layers.transformer import PERIOD, TOGETHER, Sinusoids
 from models.speech import whisper
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
@@ -134,6 +134,22 @@ def test_a_stream_that_was_silent_for_long_is_read_as_a_new_one() -> None:
         steps.append(state["encoder.attention.positions.step"].item() / 4)
         assert_close(got, want[:, 2 * len(steps) - 2 : 2 * len(steps)])
     assert steps == [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("steps", [BLOCK * (2 * TOGETHER + 3), BLOCK * TOGETHER + 1, 2])
+def test_training_attends_to_the_same_steps(steps: int) -> None:
+    torch.manual_seed(1)
+    layer = BlockAttention(16, 4, BLOCK, PAST)
+    _, state = layer.eval()(torch.randn(2, BLOCK, 16), layer.initial_state(2))  # a past of which half is there
+    state = {name: value.detach() for name, value in state.items()}
+    x, found = torch.randn(2, steps, 16), {}
+    for training in (False, True):
+        given = x.clone().requires_grad_()
+        y, after = layer.train(training)(given, state)
+        y.square().sum().backward()
+        found[training] = [y, given.grad, *after.values()]
+    for want, got in zip(found[False], found[True], strict=True):
+        assert_close(got, want, 1e-5)
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
