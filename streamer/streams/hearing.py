@@ -27,8 +27,10 @@ Pcm = NDArray[np.int16]
 
 #: Seconds of a final's own sound before its first word (the first model may have missed some words) and after its last.
 BEFORE, AFTER = 1.0, 0.6
-#: Seconds of context around a final's own sound, where there is more: words there do not belong to the final.
-CONTEXT = 0.3
+#: Seconds of context before and after a final's own sound, where there are more: words there do not belong to the
+#: final. On 90 development sentences with a pause put into their middle, 3 to 8 s before had 34.6 % of the words wrong,
+#: .3 s 37.8 %, for 4 % more CPU time.
+CONTEXT, BEHIND = 5.0, 0.3
 #: A final that comes sooner after its last word than this was cut in the middle of speech: in seconds, and as a share
 #: of the pause that ends an utterance.
 CUT = 0.5
@@ -113,28 +115,32 @@ class SecondHearing:
             return "long"
         if end <= begin or first < self._begin:
             return "lost"
-        begin, context = max(begin, self._begin), round(CONTEXT * rate)
-        left, right = max(self._begin, begin - context), min(self._end, end + context)
+        begin, right = max(begin, self._begin), min(self._end, end + round(BEHIND * rate))
+        longest = round(self._reviser.longest * rate)
+        left = max(self._begin, min(begin, right - longest), begin - round(CONTEXT * rate))
         if held >= MOST_HELD:
             return "full"
         pcm = np.concatenate(self._chunks)[left - self._begin : right - self._begin]
         words = [dict(word) for word in final["words"]]
         span = (begin / rate, end / rate)
-        if loudest(pcm, rate) < NOTHING:
+        if loudest(pcm[begin - left :], rate) < NOTHING:
             pcm = pcm[:0]
+
+        def place(heard: Heard) -> Second:
+            return revise(heard, words, left / rate, span, self._numbers)
 
         def done(heard: Heard | None, reason: str) -> None:
             second = Second((), "", reason)
             if heard is not None:
                 try:
-                    second = revise(heard, words, left / rate, span, self._numbers)
+                    second = place(heard)
                 except Exception:  # any result of the recogniser may fail here, and the stream continues
                     log.exception("what was heard again could not be put on the time line")
                     second = Second((), "", "failed")
             self._reviser.count(second.reason or ("revised" if second.words else "silent"))
             self._settled(final, second)
 
-        job = RevisionJob(pcm, rate, done)
+        job = RevisionJob(pcm, rate, done, begin - left, lambda heard: bool(place(heard).words))
         self._jobs = [other for other in self._jobs if not other.over]
         if not (reason := self._reviser.submit(job)):
             self._jobs.append(job)

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Protocol
 
@@ -50,6 +50,11 @@ class Heard:
     silence: float = 0.0
     logp: float = 0.0
 
+    def later(self, seconds: float) -> Heard:
+        """The same with all words ``seconds`` later."""
+        words = (replace(word, start=word.start + seconds, end=word.end + seconds) for word in self.words)
+        return replace(self, words=tuple(words))
+
 
 class SecondRecogniser(Protocol):
     """Called from several threads at once. ``rate``: of the sound that it takes, in Hz."""
@@ -62,7 +67,9 @@ class SecondRecogniser(Protocol):
 
 @dataclass(eq=False)
 class RevisionJob:
-    """``pcm`` [n] at ``rate`` Hz, empty for silence. ``due``: monotonic time.
+    """``pcm`` [n] at ``rate`` Hz, empty for silence; its first ``context`` samples are of earlier finals. If the whole
+    can't be decoded, or ``good`` is false for the result, the rest is decoded alone: no final suffers from what was
+    said before it. ``due``: monotonic time.
 
     ``done`` is called once, from any thread and without a lock: with the result, or ``None`` and one of
     :data:`REASONS`. It must not raise.
@@ -71,6 +78,8 @@ class RevisionJob:
     pcm: Pcm
     rate: int
     done: Callable[[Heard | None, str], None]
+    context: int = 0
+    good: Callable[[Heard], bool] = lambda heard: True
     due: float = 0.0
     over: bool = field(default=False, init=False)
 
@@ -164,7 +173,7 @@ class Reviser:
                 self._seconds -= job.seconds
             begin = job.due - self.deadline
             try:
-                heard, reason = Heard(silence=1.0) if not len(job.pcm) else self.recogniser.hear(self._sound(job)), ""
+                heard, reason = self._hear(job) if len(job.pcm) else Heard(silence=1.0), ""
             except Exception as error:  # any error fails this job alone
                 log.error("a final could not be heard again", extra={"error": str(error) or type(error).__name__})
                 log.debug("the failure in full", exc_info=error)
@@ -175,12 +184,23 @@ class Reviser:
             if first:
                 job.done(heard, reason)
 
-    def _sound(self, job: RevisionJob) -> NDArray[np.float32]:
-        sound = job.pcm.astype(np.float32) / np.float32(32768)
-        if job.rate != self.recogniser.rate:
+    def _hear(self, job: RevisionJob) -> Heard:
+        if job.context:
+            try:
+                heard = self.recogniser.hear(self._sound(job.pcm, job.rate))
+                if job.good(heard) or job.over:
+                    return heard
+            except Exception as error:  # the earlier sound may be the reason
+                log.debug("a final could not be heard with the sound before it", exc_info=error)
+        alone = self.recogniser.hear(self._sound(job.pcm[job.context :], job.rate))
+        return alone.later(job.context / job.rate)
+
+    def _sound(self, pcm: Pcm, rate: int) -> NDArray[np.float32]:
+        sound = pcm.astype(np.float32) / np.float32(32768)
+        if rate != self.recogniser.rate:
             import soxr
 
-            sound = np.asarray(soxr.resample(sound, job.rate, self.recogniser.rate), np.float32)
+            sound = np.asarray(soxr.resample(sound, rate, self.recogniser.rate), np.float32)
         return sound
 
     def _watch(self) -> None:

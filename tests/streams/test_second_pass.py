@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from streamer.streams.exchange import Exchange
 from streamer.streams.registry import Registry
+from streamer.streams.revision import Heard
 from streamer.streams.session import Session
 from tests.engine.support import PATIENCE, Event, Events, count, feed, pieces, refused, running
 from tests.poison import among
@@ -198,6 +200,29 @@ def test_a_sound_that_can_not_be_heard_costs_its_own_final_alone(toy: Path, tmp_
     with running(toy, folder=tmp_path, recogniser=ear) as registry:
         assert texts(run(registry, np.concatenate([poisoned, talk("B")]))) == [("AB", False), ("Beta.", True)]
         assert count(registry, "second_pass_finals_total", outcome="failed") == 1
+
+
+class Hasty(Ear):
+    """Stops after the first pause, as Whisper may."""
+
+    def hear(self, sound: NDArray[np.float32]) -> Heard:
+        words = super().hear(sound).words
+        upto = next((i for i, (a, b) in enumerate(pairwise(words), 1) if b.start - a.end > 0.3), len(words))
+        return Heard(words[:upto], logp=-0.2)
+
+
+def test_a_final_is_heard_with_what_was_said_before_and_else_alone(toy: Path, tmp_path: Path, ear: Ear) -> None:
+    pcm = talk("AB", "BA", quiet=0.8)
+    with running(toy, folder=tmp_path, recogniser=ear) as registry:
+        run(registry, pcm)
+    with running(toy, folder=tmp_path, recogniser=(hasty := Hasty())) as registry:
+        sink = run(registry, pcm)
+    assert texts(sink) == [("Alpha, Beta.", True), ("Beta. Alpha,", True)]
+    first, both = ear.heard
+    assert both > first + 8000
+    assert hasty.heard[:2] == [first, both]
+    assert hasty.heard[2] < both - 8000 // 2
+    assert [(event["start"], event["end"]) for event in sink.of("final")] == [(0.0, 0.3), (1.2, 1.5)]
 
 
 def test_what_was_invented_where_nobody_speaks_is_taken_back(toy: Path, tmp_path: Path, ear: Ear) -> None:
