@@ -17,6 +17,7 @@ NAMES = (
     "start",
     "memory",
     "asr",
+    "context",
     "silence",
     "noise",
     "decode",
