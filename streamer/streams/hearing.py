@@ -60,7 +60,7 @@ class SecondHearing:
         self._reviser, self._rate, self._numbers, self._settled = reviser, rate, numbers, settled
         self._chunks: deque[Pcm] = deque()
         self._begin = self._end = 0  # of what is kept
-        self._own = 0  # sound before it belongs to earlier finals
+        self._own = 0  # sound before it belongs to earlier finals; 0: there are none
         self._jobs: list[RevisionJob] = []
 
     @classmethod
@@ -108,7 +108,8 @@ class SecondHearing:
         first, last = (round(final[edge] * rate) for edge in ("start", "end"))
         room = self._end - last if behind is None or behind < 0 else round(behind * rate) - last
         cut = behind is not None and room < self._cut * rate
-        begin = max(self._own, first - round(BEFORE * rate))
+        earlier = self._own
+        begin = max(earlier, first - round(BEFORE * rate))
         end = min(self._end, last if cut else last + min(room, round(AFTER * rate)))
         self._own = max(self._own, end)
         if end - begin > self._reviser.longest * rate:
@@ -116,8 +117,10 @@ class SecondHearing:
         if end <= begin or first < self._begin:
             return "lost"
         begin, right = max(begin, self._begin), min(self._end, end + round(BEHIND * rate))
+        # without an earlier final there is only a pause to hear, which Whisper may take for a part of the first word
+        context = CONTEXT if earlier and earlier > begin - round(CONTEXT * rate) else BEHIND
         longest = round(self._reviser.longest * rate)
-        left = max(self._begin, min(begin, right - longest), begin - round(CONTEXT * rate))
+        left = max(self._begin, min(begin, right - longest), begin - round(context * rate))
         if held >= MOST_HELD:
             return "full"
         pcm = np.concatenate(self._chunks)[left - self._begin : right - self._begin]

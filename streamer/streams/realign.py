@@ -30,6 +30,8 @@ CLOCK = frozenset({"o'clock", "past", "to"})
 DASH = re.compile(r"(?<=\w)-(?=\w)")
 #: Seconds of a word at most: the last one's end may be found far in the pause behind it.
 LONGEST = 1.2
+#: Seconds behind the start of a final's first word, where the last word of the final before can't end.
+WITHIN = 0.05
 #: The same word, if its middles are at most so many seconds apart.
 NEAR = 0.5
 
@@ -58,7 +60,8 @@ def revise(
 ) -> Second:
     """``first``: the words of the final. ``offset``: where the sound begins in the stream; ``span``: the final's own
     part of it, seconds of the stream. ``numbers``: ``spoken`` or ``written``."""
-    own = [word for word in heard.words if word.text and _inside(word, offset, span)]
+    begins = first[0]["start"] if first else span[0]
+    own = [word for word in heard.words if word.text and _inside(word, offset, span, begins)]
     if not own or (heard.silence > SILENCE and heard.logp < SILENT_LOGP):
         return Second((), "")  # there is no speech: the first model invented the words
     text = " ".join(word.text for word in own)
@@ -101,8 +104,14 @@ def _read(number: str) -> list[str]:
     return list(min(found, key=lambda said: len(list(said))) if year else found[0])
 
 
-def _inside(word: HeardWord, offset: float, span: tuple[float, float]) -> bool:
-    return span[0] <= offset + (word.start + min(word.end, word.start + LONGEST)) / 2 <= span[1]
+def _inside(word: HeardWord, offset: float, span: tuple[float, float], begins: float) -> bool:
+    """Whether the word belongs to the final: its middle is in the span. A pause may count as a part of the word behind
+    it or of the word before it; so a word that begins before the span must end :data:`WITHIN` the final's first word or
+    later, which starts at ``begins``."""
+    start, end = offset + word.start, offset + word.end
+    if start < span[0]:
+        return max(begins + WITHIN, span[0]) <= end <= span[1]
+    return (start + min(end, start + LONGEST)) / 2 <= span[1]
 
 
 def _take_times(words: list[dict[str, Any]], first: Sequence[dict[str, Any]]) -> None:

@@ -67,7 +67,7 @@ class SecondRecogniser(Protocol):
 
 @dataclass(eq=False)
 class RevisionJob:
-    """``pcm`` [n] at ``rate`` Hz, empty for silence; its first ``context`` samples are of earlier finals. If the whole
+    """``pcm`` [n] at ``rate`` Hz, empty for silence; its first ``context`` samples come before the final. If the whole
     can't be decoded, or ``good`` is false for the result, the rest is decoded alone: no final suffers from what was
     said before it. ``due``: monotonic time.
 

@@ -57,6 +57,16 @@ def test_words_of_the_neighbours_are_left_out() -> None:
     assert second.text == "word here"
 
 
+def test_the_pause_between_two_finals_makes_neither_lose_a_word() -> None:
+    span, own = (10.6, 12.0), first("make me coffee", 11.2)
+    stretched = Heard((HeardWord("Make", 0.1, 1.5, 0.9), HeardWord("me", 1.5, 1.8, 0.9)))
+    assert revise(stretched, own, 10.0, span).text == "Make me"
+    before = Heard(
+        (HeardWord("please.", 0.1, 1.2, 0.9), HeardWord("Make", 1.2, 1.5, 0.9), HeardWord("me", 1.5, 1.8, 0.9))
+    )
+    assert revise(before, own, 10.0, span).text == "Make me"
+
+
 @pytest.mark.parametrize(
     ("heard", "reason"),
     [

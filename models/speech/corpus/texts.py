@@ -26,13 +26,14 @@ class TextSource:
     file: str | None = None  # in the shared data; ``None`` for generated texts
 
 
+MADE_TEXTS = TextSource("made", 0.14, "Apache-2.0 (this project)")
 SOURCES = (
     TextSource("dialogue", 0.30, "CC BY-SA 4.0 (Schema-Guided Dialogue)", "text/dialogue.txt.gz"),
     TextSource("calls", 0.22, "CC BY-SA 4.0 (Rev earnings21/22)", "text/earnings_calls.txt.gz"),
     TextSource("prompts", 0.15, "CC BY 4.0 (VCTK prompts)", "text/prompts.txt.gz"),
     TextSource("books", 0.16, "public domain (LJ Speech), CC BY 4.0 (LibriSpeech)", "text/sentences.txt"),
     TextSource("orders", 0.03, "CC BY 4.0 (Taskmaster)", "text/orders.txt.gz"),
-    MADE_TEXTS := TextSource("made", 0.14, "Apache-2.0 (this project)"),
+    MADE_TEXTS,
 )
 
 
