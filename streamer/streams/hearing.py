@@ -28,8 +28,8 @@ Pcm = NDArray[np.int16]
 #: Seconds of a final's own sound before its first word (the first model may have missed some words) and after its last.
 BEFORE, AFTER = 1.0, 0.6
 #: Seconds of context before and after a final's own sound, where there are more: words there do not belong to the
-#: final. With a pause in the middle of development sentences, 5 s before have 30.8 % of the words wrong, .3 s 36.6 %, for
-#: 1 % more CPU time (python -m bench context).
+#: final. With a pause in the middle of development sentences, 30.8 % of the words are wrong with 5 s before and 36.6 %
+#: with .3 s, for 1 % more CPU time (python -m bench context).
 CONTEXT, BEHIND = 5.0, 0.3
 #: A final that comes sooner after its last word than this was cut in the middle of speech: in seconds, and as a share
 #: of the pause that ends an utterance.
