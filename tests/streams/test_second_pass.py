@@ -225,6 +225,16 @@ def test_a_final_is_heard_with_what_was_said_before_and_else_alone(toy: Path, tm
     assert [(event["start"], event["end"]) for event in sink.of("final")] == [(0.0, 0.3), (1.2, 1.5)]
 
 
+def test_a_pause_before_the_first_final_is_no_context(toy: Path, tmp_path: Path, ear: Ear) -> None:
+    """Whisper takes a long pause for a part of the first word."""
+    with running(toy, folder=tmp_path, recogniser=ear) as registry:
+        assert texts(run(registry, talk("AB"))) == [("Alpha, Beta.", True)]
+        late = run(registry, np.concatenate([level(0.0, 4.0).astype(np.int16), talk("AB")]))
+    assert texts(late) == [("Alpha, Beta.", True)]
+    at_once, later = ear.heard
+    assert later <= at_once + 1.3 * 8000 + 320
+
+
 def test_what_was_invented_where_nobody_speaks_is_taken_back(toy: Path, tmp_path: Path, ear: Ear) -> None:
     """A constant level is a word for the toy, and no sound for anybody."""
     pcm = np.concatenate([level(1.0, 0.4), level(0.0, 0.6)])

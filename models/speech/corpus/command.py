@@ -14,7 +14,8 @@ HOURS = {"english": 60.0, "digits": 2.0}
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", choices=tuple(HOURS), help="digits: strings of them by learners and children")
-    parser.add_argument("--hours", type=float, help="of synthetic speech (default: 60, of digits 2)")
+    defaults = ", ".join(f"{corpus} {hours:g}" for corpus, hours in HOURS.items())
+    parser.add_argument("--hours", type=float, help=f"of synthetic speech (default: {defaults})")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)d)")
     parser.add_argument("--folder", type=Path, help="default: $STREAMER_CORPUS, or ~/.cache/streamer/corpus")
     parser.add_argument("--seed", type=int, default=1)
